@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * A small team of threads for data-parallel work.  The thread that calls team_run() is worker 0;
+ * the others spin for a bounded time between jobs and then sleep, so an idle team uses no CPU.
+ * Correct with more threads than cores.  No lock and no allocation in team_run().
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct team;
+
+/* Called once on every worker; worker < workers.  Must return on all of them. */
+typedef void (*team_fn)(void *arg, unsigned worker, unsigned workers);
+
+/* n_threads: 1 to LIMIT_THREADS; `pin` binds worker i to the i-th allowed CPU.  0 or -errno. */
+int team_new(struct team **ret, unsigned n_threads, bool pin);
+
+/* Ends and joins the threads.  NULL is fine; returns NULL. */
+struct team *team_free(struct team *t);
+
+unsigned team_size(const struct team *t);
+
+/* Runs fn on all workers and returns when all have returned.  One caller at a time. */
+void team_run(struct team *t, team_fn fn, void *arg);
+
+/* The part [*begin, *end) of n items, in units of `unit` items, that this worker takes. */
+static inline void team_split(
+	size_t n, size_t unit, unsigned worker, unsigned workers, size_t *begin, size_t *end)
+{
+	size_t units = (n + unit - 1) / unit;
+	size_t b = units * worker / workers * unit, e = units * (worker + 1) / workers * unit;
+
+	*begin = b < n ? b : n;
+	*end = e < n ? e : n;
+}
+
+/*
+ * Work handed out in pieces of `piece` items, so that a worker slowed by a neighbour takes fewer.
+ * False when nothing is left.  The counter starts at 0 and is shared by the workers of one job.
+ */
+static inline bool team_take(
+	atomic_size_t *next, size_t n, size_t piece, size_t *begin, size_t *end)
+{
+	size_t b = atomic_fetch_add_explicit(next, piece, memory_order_relaxed);
+
+	if (b >= n)
+		return false;
+	*begin = b;
+	*end = b + piece < n ? b + piece : n;
+	return true;
+}
