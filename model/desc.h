@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * A model as a description: what the engine, the plan and `moe-model inspect` need to know of a
+ * family, filled in from a GGUF by one file per family (arch-*.c).  Knows where bytes lie in the
+ * file, not where they are in memory.  Immutable once made.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "gguf.h"
+#include "limit.h"
+
+/* A matrix or vector in the file: rows x cols of `type`; rows = 1 for vectors.  size 0: absent. */
+struct desc_weight {
+	uint32_t type;
+	uint32_t file;
+	uint64_t rows, cols;
+	uint64_t offset, size;
+	uint64_t row_bytes;
+};
+
+/* What multiplies what in an expert: gate and up [ff x hidden], down [hidden x ff]. */
+enum desc_part {
+	DESC_GATE,
+	DESC_UP,
+	DESC_DOWN,
+	DESC_PARTS,
+};
+
+enum desc_router {
+	DESC_SOFTMAX_TOPK, /* softmax over all, then the k best */
+	DESC_TOPK_SOFTMAX, /* the k best, then softmax over them */
+};
+
+struct desc_layer {
+	struct desc_weight attn_norm, q, k, v, o, q_norm, k_norm; /* norms of q, k may be absent */
+	struct desc_weight ffn_norm;
+	bool moe;
+	struct desc_weight router; /* [experts x hidden], F32; moe only */
+	/*
+	 * Experts: part p of expert e lies at expert[p].offset + e * expert[p].rows * row_bytes, as
+	 * expert[p].rows x cols of one expert; expert[p].size is that of ONE expert.  With `shared`
+	 * (online upcycling) all experts lie at the same place.  A dense layer has its feed-forward
+	 * block here too, as one expert that counts as dense weights.
+	 */
+	struct desc_weight expert[DESC_PARTS];
+	bool shared;
+};
+
+struct desc {
+	char arch[32];  /* general.architecture */
+	char name[128]; /* general.name, "" where absent; printable */
+	uint32_t n_layers, hidden, vocabulary, context; /* context: trained length */
+	uint32_t heads, kv_heads, head_size;
+	uint32_t rope_dims;
+	bool rope_neighbours;
+	float rope_base;
+	float rope_scale;            /* positions are multiplied by it (linear scaling), else 1 */
+	struct desc_weight rope_factors; /* rope_freqs.weight, divides the frequencies; may be absent */
+	float norm_eps;
+	bool qk_norm_whole; /* q and k norms run over all heads together (olmoe), else per head */
+	uint32_t experts, top_k; /* 0 for a dense model */
+	uint32_t expert_ff;
+	enum desc_router router;
+	bool router_normalize; /* softmax-topk: divide the k weights by their sum */
+	float router_scale;    /* of the weights afterwards; 1 */
+	uint32_t router_seed;  /* online upcycling draws the router rows from it */
+	struct desc_weight embedding, output_norm, output; /* output = embedding where tied */
+	struct desc_layer *layers;                         /* [n_layers] */
+};
+
+/*
+ * Checks that the family and every detail are supported and every tensor is there with the right
+ * shape and type.  0; -ENOTSUP with the key or tensor and what is supported; -EBADMSG where the file
+ * contradicts itself.
+ */
+int desc_new(struct desc **ret, const struct gguf *g, struct error *err);
+struct desc *desc_free(struct desc *d);
+
+/* Extent in the file of part p of expert e of layer l. */
+struct desc_weight desc_expert(const struct desc *d, uint32_t l, uint32_t e, enum desc_part p);
+
+/* Sums, in bytes. */
+uint64_t desc_dense_bytes(const struct desc *d);                 /* as stored in the file */
+uint64_t desc_expert_bytes(const struct desc *d, uint32_t l);    /* one expert of a layer, 0: none */
+uint64_t desc_cycle_bytes(const struct desc *d);                 /* token cycle */
+uint64_t desc_kv_bytes(const struct desc *d, uint32_t positions); /* whole blocks of 64 */
+bool desc_kv_f32(const struct desc *d); /* keys and values in f32: where the file's k weights are */

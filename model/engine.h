@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * The engine: rows (sequence, position, token) through the model, layer by layer, experts from the
+ * store.  A resumable cursor: engine_advance() does one tile (at most about 20 ms) and returns.  Two
+ * contexts share weights, slots and reads: LIVE (decode: few rows, one per sequence) and BULK
+ * (prefill: many rows of few sequences); the caller alternates between them as it likes.  The logits
+ * of a row depend on its sequence's tokens alone (NUMERICS): not on batch, chunk, context or order.
+ *
+ * One thread: the one that calls engine_start() is worker 0 and makes all other calls, except those
+ * marked "any thread".
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "desc.h"
+#include "error.h"
+#include "kernels.h"
+#include "plan.h"
+
+struct engine;
+struct engine_seq; /* the keys and values of one session */
+
+enum engine_context {
+	ENGINE_LIVE,
+	ENGINE_BULK,
+	ENGINE_CONTEXTS,
+};
+
+enum engine_phase {
+	ENGINE_PHASE_MEMORY,  /* taking and locking the arena */
+	ENGINE_PHASE_DENSE,   /* reading dense weights */
+	ENGINE_PHASE_EXPERTS, /* filling slots, where the model fits wholly */
+};
+
+/* done of all bytes of a phase.  Non-zero stops the load with -ECANCELED. */
+typedef int (*engine_progress_fn)(void *arg, enum engine_phase phase, uint64_t done, uint64_t all);
+
+enum engine_io {
+	ENGINE_IO_AUTO,  /* io_uring, else the pread pool */
+	ENGINE_IO_URING, /* or fail */
+	ENGINE_IO_PREAD,
+};
+
+struct engine_config {
+	const char *path;
+	const struct desc *desc;   /* must outlive the engine */
+	const struct plan *plan;   /* copied */
+	uint32_t threads;
+	bool pin;
+	bool must_lock; /* failing to lock memory is an error; else it is in the status */
+	enum engine_io io;
+	engine_progress_fn progress; /* may be NULL */
+	void *progress_arg;
+};
+
+/* Takes memory, opens the ring, reads the dense weights.  0 or -errno with *err. */
+int engine_start(struct engine **ret, const struct engine_config *config, struct error *err);
+struct engine *engine_free(struct engine *e);
+
+/* -ENOBUFS where LIMIT_SESSIONS are open. */
+int engine_seq_new(struct engine *e, struct engine_seq **ret);
+struct engine_seq *engine_seq_free(struct engine *e, struct engine_seq *s);
+/* Positions held. */
+uint32_t engine_seq_length(const struct engine_seq *s);
+/* Forgets positions from n on, for a prompt that shares only a prefix.  No rows may be under way. */
+void engine_seq_truncate(struct engine *e, struct engine_seq *s, uint32_t n);
+/*
+ * Takes the blocks for `n` more positions.  0, or -ENOSPC where the pool has not as many free
+ * (nothing is taken then).  engine_begin() needs this done for its rows.
+ */
+int engine_seq_reserve(struct engine *e, struct engine_seq *s, uint32_t n);
+/* Free and all positions of the pool. */
+void engine_kv(const struct engine *e, uint32_t *ret_free, uint32_t *ret_all);
+
+enum engine_want {
+	ENGINE_WANT_LOGITS = 1 << 0, /* on_logits is called for the row */
+	ENGINE_WANT_ROUTES = 1 << 1, /* on_route is called for the row and each MoE layer */
+};
+
+struct engine_row {
+	struct engine_seq *seq;
+	uint32_t token;
+	uint32_t want; /* enum engine_want */
+	void *arg;     /* handed to the callbacks */
+};
+
+struct engine_callbacks {
+	/* logits[vocabulary], valid during the call; error: 0, else negative errno of this row. */
+	void (*on_logits)(void *arg, const float *logits);
+	void (*on_route)(void *arg, uint32_t layer, const uint32_t *experts, const float *weights,
+		uint32_t k);
+	/* The row failed (unreadable expert: -EIO, not finite: -EDOM, ...); no logits will come. */
+	void (*on_error)(void *arg, int code, const char *text);
+};
+
+/*
+ * Starts a step in a context that is idle.  Rows of one sequence stand in ascending order and take
+ * the positions from engine_seq_length() on, which grows at once.  At most plan.live_rows or
+ * plan.bulk_rows rows.  A sequence may be in one context at a time.  0 or -EINVAL, -EBUSY, -ERANGE.
+ */
+int engine_begin(struct engine *e, enum engine_context c, const struct engine_row *rows, size_t n,
+	const struct engine_callbacks *callbacks);
+
+enum engine_result {
+	ENGINE_IDLE,    /* no step in this context, or the step has ended: every callback was called */
+	ENGINE_MORE,    /* a tile was done, more is to do */
+	ENGINE_WAITING, /* nothing can be computed until a read arrives */
+};
+
+/* One tile of a context.  Callbacks happen inside.  Negative errno only for faults of the engine. */
+int engine_advance(struct engine *e, enum engine_context c);
+
+/* Sleeps until a read has arrived or timeout_ns is over.  For when all contexts wait. */
+int engine_wait(struct engine *e, uint64_t timeout_ns);
+
+/* Drops the rows of a sequence from the step under way: no more callbacks for them. */
+void engine_drop(struct engine *e, struct engine_seq *s);
+
+struct engine_stats {
+	uint64_t hits, misses;          /* of wanted experts */
+	uint64_t bytes_read;            /* windows around extents included */
+	uint64_t bytes_useful;          /* of extents that were computed with */
+	uint64_t reads, read_errors;
+	uint64_t wait_ns, compute_ns;   /* engine thread: nothing to compute; computing */
+	uint64_t rows_live, rows_bulk, steps_live, steps_bulk;
+	uint64_t tiles;                 /* heartbeat */
+	uint64_t slots, slots_used;
+	uint64_t locked_bytes, arena_bytes;
+	bool direct;                    /* reads bypass the page cache */
+	const char *io;                 /* "io_uring", "io_uring (plain)", "pread" */
+	const char *tier;
+};
+/* Any thread: a consistent enough snapshot for people. */
+void engine_stats(const struct engine *e, struct engine_stats *ret);
+
+const struct kernels *engine_kernels(const struct engine *e);
