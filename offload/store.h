@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * The expert store: experts from extents of files into slots of memory, under one budget.  Knows
+ * nothing of models: an expert is (group, index), its bytes up to STORE_PARTS extents; a group is a
+ * layer.  "Resident" is a store with a slot for every expert.
+ *
+ * One thread (the engine) makes all calls.  Slot memory is the caller's.  A slot's state goes empty
+ * -> reading -> raw -> ready; the fill hook runs between raw and ready.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "error.h"
+#include "file.h"
+#include "io.h"
+
+#define STORE_PARTS 3
+
+struct store;
+
+struct store_extent {
+	uint32_t file;
+	uint64_t offset, size; /* size 0: the part is absent */
+};
+
+struct store_expert {
+	struct store_extent part[STORE_PARTS];
+};
+
+/* Where the bytes of an expert are, once ready: part[i] points at the extent's first byte. */
+struct store_view {
+	const void *part[STORE_PARTS];
+};
+
+struct store_config {
+	struct io *io;
+	const struct file *files;
+	size_t n_files;
+	uint32_t groups;
+	const uint32_t *experts; /* [groups], 0 for a group without experts */
+	/* Extents of an expert; must be constant.  Experts with equal extents share one slot. */
+	void (*locate)(void *arg, uint32_t group, uint32_t expert, struct store_expert *ret);
+	void *locate_arg;
+	void *memory; /* huge-page aligned */
+	size_t size;
+	/* Called when all parts have arrived, may change the bytes in place; may be NULL. */
+	void (*fill)(void *arg, uint32_t group, uint32_t expert, struct store_view *view);
+	void *fill_arg;
+};
+
+/* Slot bytes needed for an expert of these extents, windows and alignment included. */
+size_t store_slot_size(const struct store_expert *x, uint32_t align);
+
+int store_new(struct store **ret, const struct store_config *config, struct error *err);
+/* Waits for reads in flight. */
+struct store *store_free(struct store *s);
+
+enum store_state {
+	STORE_READY,   /* view is valid until store_release() */
+	STORE_READING, /* on its way; ask again after store_reap() */
+	STORE_BUSY,    /* no slot to be had now (all in use or in flight); try again after releases */
+};
+
+/*
+ * Asks for an expert that will be computed with.  READY and READING hold the slot (counted: one
+ * release for each) until store_release().  demand counts one hit or miss: true once per step, false
+ * when asking again.  Negative errno: the expert cannot be read (-EIO, -ENODATA, -ESTALE ...); its
+ * slot is empty again, nothing is held, a later request tries anew.
+ */
+int store_acquire(struct store *s, uint32_t group, uint32_t expert, bool demand);
+
+/* State of an expert held by store_acquire(): STORE_READY (fills *ret), STORE_READING, or -errno. */
+int store_poll(struct store *s, uint32_t group, uint32_t expert, struct store_view *ret);
+
+/* Gives a hold back, in any state (failed ones too). */
+void store_release(struct store *s, uint32_t group, uint32_t expert);
+
+/* Moves what has arrived; waits up to timeout_ns for the first.  Number of experts finished. */
+int store_reap(struct store *s, uint64_t timeout_ns);
+
+/* Reads in flight. */
+size_t store_in_flight(const struct store *s);
+
+struct store_stats {
+	uint64_t hits, misses, evictions;
+	uint64_t bytes_read, bytes_useful; /* useful: extents of experts that a hold was taken for */
+	uint64_t reads, retries, errors;
+	uint64_t slots, slots_used;
+};
+void store_get_stats(const struct store *s, struct store_stats *ret);
+
+/* The sentence for the last negative errno of this store, naming file, offset and reason. */
+const char *store_error(const struct store *s);
