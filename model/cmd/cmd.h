@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * The verbs of moe-model.  Each gets its own arguments (argv[0] is the verb) and returns the exit
+ * status: CMD_OK, CMD_FAILED with a sentence on stderr, or CMD_USAGE.  One thread.
+ */
+
+#include <stdint.h>
+
+enum {
+	CMD_OK = 0,
+	CMD_FAILED = 1,
+	CMD_USAGE = 2,
+};
+
+/* One a line, sorted: int cmd_NAME(int argc, char **argv); */
+
+/* Says "moe-model VERB: ..." and how to get help; returns CMD_USAGE. */
+int cmd_usage(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Says "moe-model VERB: ..."; returns CMD_FAILED. */
+int cmd_failed(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A line of progress on stderr, where that is a terminal; at most some ten a second. */
+void cmd_progress(const char *what, uint64_t done, uint64_t all);
+/* Wipes the line. */
+void cmd_progress_end(void);

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "cmd.h"
+#include "config.h"
+#include "num.h"
+
+struct verb {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *help;
+};
+
+/* Sorted by name. */
+static const struct verb verbs[] = {
+	{NULL, NULL, NULL},
+};
+
+static void help(FILE *f)
+{
+	(void)fputs("Usage: moe-model VERB [ARGUMENT...]\n"
+		    "       moe-model VERB --help\n"
+		    "Work on model files, without a running daemon.\n\nVerbs:\n",
+		f);
+	for (const struct verb *v = verbs; v->name; v++)
+		(void)fprintf(f, "  %-12s %s\n", v->name, v->help);
+	(void)fputs("\nOptions:\n"
+		    "  --help       show this and exit\n"
+		    "  --version    show the version and exit\n"
+		    "\nExit status: 0 success, 1 failure, 2 wrong usage.\n",
+		f);
+}
+
+static int say(int status, const char *verb, const char *format, va_list args)
+{
+	cmd_progress_end();
+	(void)fprintf(stderr, "moe-model%s%s: ", verb ? " " : "", verb ? verb : "");
+	(void)vfprintf(stderr, format, args);
+	(void)fputc('\n', stderr);
+	if (status == CMD_USAGE)
+		(void)fprintf(
+			stderr, "Try 'moe-model%s%s --help'.\n", verb ? " " : "", verb ? verb : "");
+	return status;
+}
+
+int cmd_usage(const char *verb, const char *format, ...)
+{
+	va_list args;
+	int r;
+
+	va_start(args, format);
+	r = say(CMD_USAGE, verb, format, args);
+	va_end(args);
+	return r;
+}
+
+int cmd_failed(const char *verb, const char *format, ...)
+{
+	va_list args;
+	int r;
+
+	va_start(args, format);
+	r = say(CMD_FAILED, verb, format, args);
+	va_end(args);
+	return r;
+}
+
+static bool progress_shown;
+
+void cmd_progress(const char *what, uint64_t done, uint64_t all)
+{
+	enum { WIDTH = 30 };
+	static uint64_t last;
+	uint64_t now = clock_now();
+	unsigned percent = all ? (unsigned)((double)done / (double)all * 100.0) : 100;
+	unsigned full = percent * WIDTH / 100;
+
+	if (!isatty(STDERR_FILENO) || (progress_shown && now - last < 100 * CLOCK_NS_PER_MS))
+		return;
+	last = now;
+	progress_shown = true;
+	(void)fprintf(stderr, "\r%s [%.*s%*s] %3u %%", what, (int)num_min(full, (unsigned)WIDTH),
+		"##############################", (int)(WIDTH - num_min(full, (unsigned)WIDTH)), "",
+		percent);
+	(void)fflush(stderr);
+}
+
+void cmd_progress_end(void)
+{
+	if (progress_shown)
+		(void)fputs("\r\033[K", stderr);
+	progress_shown = false;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2)
+		return cmd_usage(NULL, "no verb given");
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+		help(stdout);
+		return CMD_OK;
+	}
+	if (!strcmp(argv[1], "--version")) {
+		(void)puts("moe-model " MOED_VERSION);
+		return CMD_OK;
+	}
+	for (const struct verb *v = verbs; v->name; v++) {
+		int status;
+
+		if (strcmp(v->name, argv[1]) != 0)
+			continue;
+		status = v->run(argc - 1, argv + 1);
+		/* What could not be written (a full disk) is a failure, not a short success. */
+		if (fflush(stdout) != 0 || ferror(stdout))
+			return cmd_failed(v->name, "cannot write the output: %m");
+		return status;
+	}
+	return cmd_usage(NULL, "unknown verb '%s'", argv[1]);
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * How much memory one engine needs beside weights, keys and values: activations of its two
+ * contexts, logits, state of the threads.  The plan counts it, the engine allocates within it.
+ * Pure.
+ */
+
+#include <stdint.h>
+
+#include "desc.h"
+
+/* UINT64_MAX where the shapes are beyond counting. */
+uint64_t scratch_bytes(
+	const struct desc *d, uint32_t live_rows, uint32_t bulk_rows, uint32_t threads);
