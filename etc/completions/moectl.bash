@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+# bash completion for moectl(1)
+_moectl()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} word command=
+	local i
+	COMPREPLY=()
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		word=${COMP_WORDS[i]}
+		case $word in
+		--socket) ((i++)) ;;
+		-*) ;;
+		*)
+			command=$word
+			break
+			;;
+		esac
+	done
+	case $prev in
+	--socket)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	--system | --temperature | --top-k | --top-p | --min-p | --seed | --max-tokens | --stop | \
+		--count | --prompt-tokens | --clients | --repeat)
+		return
+		;;
+	esac
+	local words
+	case $command in
+	'') words='status prompt score bench ping --socket --help --version' ;;
+	status) words='--json --help' ;;
+	prompt)
+		words='--system --raw --temperature --top-k --top-p --min-p --seed --max-tokens --stop
+			--json --help'
+		;;
+	score) words='--json --ids --help' ;;
+	bench) words='--json --prompt-tokens --max-tokens --clients --repeat --help' ;;
+	ping) words='--json --count --busy --help' ;;
+	*) return ;;
+	esac
+	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+}
+complete -F _moectl moectl
