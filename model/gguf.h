@@ -5,8 +5,8 @@
  * GGUF v2 and v3 (github.com/ggml-org/ggml docs/gguf.md): the metadata and the tensor table of a
  * model file, every count, offset, string and shape checked before use.  The file is hostile.
  *
- * The header is read around the page cache where the file system allows.  A struct gguf is immutable
- * after gguf_open(): any thread may read it.  Strings are NOT NUL-terminated unless said.
+ * The header is read around the page cache where the file system allows.  A struct gguf is
+ * immutable after gguf_open(): any thread may read it.  Strings are NOT NUL-terminated unless said.
  */
 
 #include <stdbool.h>
@@ -41,24 +41,24 @@ struct gguf_string {
 
 struct gguf_tensor {
 	const char *name; /* NUL-terminated, without control characters */
-	uint32_t type;    /* enum kernels_type, or a number unknown to us */
+	uint32_t type;	  /* enum kernels_type, or a number unknown to us */
 	uint32_t n_dims;
 	uint64_t dims[LIMIT_GGUF_DIMS]; /* dims[0] is the row length; absent ones are 1 */
-	uint32_t file;                  /* index of the part (0 for a single file) */
-	uint64_t offset;                /* from the start of that file */
-	uint64_t size;                  /* bytes; 0 where the type is unknown */
+	uint32_t file;			/* index of the part (0 for a single file) */
+	uint64_t offset;		/* from the start of that file */
+	uint64_t size;			/* bytes; 0 where the type is unknown */
 };
 
 /*
- * Opens and checks.  0, or -errno with *err naming file, offset and reason: -EBADMSG for a file that
- * breaks the format or our limits.
+ * Opens and checks.  0, or -errno with *err naming file, offset and reason: -EBADMSG for a file
+ * that breaks the format or our limits.
  */
 int gguf_open(struct gguf **ret, const char *path, struct error *err);
 struct gguf *gguf_free(struct gguf *g);
 
 /* The same over bytes in memory (fuzzers, tests): `size` of a header, data_size for bounds. */
-int gguf_parse(struct gguf **ret, const void *bytes, size_t size, uint64_t file_size,
-	struct error *err);
+int gguf_parse(
+	struct gguf **ret, const void *bytes, size_t size, uint64_t file_size, struct error *err);
 
 uint32_t gguf_version(const struct gguf *g);
 const char *gguf_path(const struct gguf *g); /* as given; "" when parsed from memory */
@@ -70,12 +70,12 @@ int gguf_get_u32(const struct gguf *g, const char *key, uint32_t *ret, struct er
 int gguf_get_u64(const struct gguf *g, const char *key, uint64_t *ret, struct error *err);
 int gguf_get_f32(const struct gguf *g, const char *key, float *ret, struct error *err);
 int gguf_get_bool(const struct gguf *g, const char *key, bool *ret, struct error *err);
-int gguf_get_string(const struct gguf *g, const char *key, struct gguf_string *ret,
-	struct error *err);
+int gguf_get_string(
+	const struct gguf *g, const char *key, struct gguf_string *ret, struct error *err);
 
 /* Arrays: kind of the elements and their count, then elements by index (checked when opened). */
-int gguf_get_array(const struct gguf *g, const char *key, enum gguf_kind *ret_kind,
-	uint64_t *ret_n, struct error *err);
+int gguf_get_array(const struct gguf *g, const char *key, enum gguf_kind *ret_kind, uint64_t *ret_n,
+	struct error *err);
 /* Element i of an array of strings, in constant time; the array must exist and be of strings. */
 struct gguf_string gguf_array_string(const struct gguf *g, const char *key, uint64_t i);
 /* Raw little-endian elements of an array of numbers, unaligned; NULL for other kinds. */
@@ -87,7 +87,7 @@ const char *gguf_key(const struct gguf *g, uint64_t i, enum gguf_kind *ret_kind)
 
 uint64_t gguf_n_tensors(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor(const struct gguf *g, uint64_t i);
-/* By name, by hash; NULL where absent. */
+/* By name, by bisection; NULL where absent. */
 const struct gguf_tensor *gguf_find(const struct gguf *g, const char *name);
 
 /* Heap and mapped bytes that g holds. */
