@@ -49,18 +49,26 @@ struct desc_layer {
 	 */
 	struct desc_weight expert[DESC_PARTS];
 	bool shared;
+	/* For desc_expert(): bytes from one expert to the next, or where each lies (own tensors).
+	 */
+	uint64_t expert_stride[DESC_PARTS];
+	uint64_t *expert_offset[DESC_PARTS]; /* [experts], NULL where they are strided */
 };
 
+/* In desc_weight.file: not in any file; desc_router_rows() makes the rows. */
+#define DESC_FILE_NONE UINT32_MAX
+
 struct desc {
-	char arch[32];  /* general.architecture */
+	char arch[32];	/* general.architecture */
 	char name[128]; /* general.name, "" where absent; printable */
 	uint32_t n_layers, hidden, vocabulary, context; /* context: trained length */
 	uint32_t heads, kv_heads, head_size;
 	uint32_t rope_dims;
 	bool rope_neighbours;
 	float rope_base;
-	float rope_scale;            /* positions are multiplied by it (linear scaling), else 1 */
-	struct desc_weight rope_factors; /* rope_freqs.weight, divides the frequencies; may be absent */
+	float rope_scale; /* positions are multiplied by it (linear scaling), else 1 */
+	struct desc_weight
+		rope_factors; /* rope_freqs.weight, divides the frequencies; may be absent */
 	float norm_eps;
 	bool qk_norm_whole; /* q and k norms run over all heads together (olmoe), else per head */
 	uint32_t experts, top_k; /* 0 for a dense model */
@@ -69,24 +77,39 @@ struct desc {
 	bool router_normalize; /* softmax-topk: divide the k weights by their sum */
 	float router_scale;    /* of the weights afterwards; 1 */
 	uint32_t router_seed;  /* online upcycling draws the router rows from it */
+	bool router_exact;     /* in equal groups of top_k rows */
+	bool upcycled;	       /* by desc_upcycle(): router.file is DESC_FILE_NONE in all layers */
 	struct desc_weight embedding, output_norm, output; /* output = embedding where tied */
-	struct desc_layer *layers;                         /* [n_layers] */
+	struct desc_layer *layers;			   /* [n_layers] */
 };
 
 /*
  * Checks that the family and every detail are supported and every tensor is there with the right
- * shape and type.  0; -ENOTSUP with the key or tensor and what is supported; -EBADMSG where the file
- * contradicts itself.
+ * shape and type.  0; -ENOTSUP with the key or tensor and what is supported; -EBADMSG where the
+ * file contradicts itself.
  */
 int desc_new(struct desc **ret, const struct gguf *g, struct error *err);
 struct desc *desc_free(struct desc *d);
+
+/*
+ * Online upcycling: a dense description becomes one of `experts` experts, all of which lie where
+ * the feed-forward block of the layer lies (desc_layer.shared), behind routers drawn from the seed.
+ * exact: the rows come in equal groups of top_k, so that every weight is exactly 1 / top_k and the
+ * model says bit for bit what the dense one says; top_k is a power of two then and divides experts.
+ * -EINVAL with *err for other numbers, or where d has experts already; d is unchanged then.
+ */
+int desc_upcycle(struct desc *d, uint32_t experts, uint32_t top_k, uint32_t seed, bool exact,
+	struct error *err);
+
+/* The router rows of a layer of an upcycled description: rows[experts * hidden]. */
+void desc_router_rows(const struct desc *d, uint32_t layer, float *rows);
 
 /* Extent in the file of part p of expert e of layer l. */
 struct desc_weight desc_expert(const struct desc *d, uint32_t l, uint32_t e, enum desc_part p);
 
 /* Sums, in bytes. */
-uint64_t desc_dense_bytes(const struct desc *d);                 /* as stored in the file */
-uint64_t desc_expert_bytes(const struct desc *d, uint32_t l);    /* one expert of a layer, 0: none */
-uint64_t desc_cycle_bytes(const struct desc *d);                 /* token cycle */
+uint64_t desc_dense_bytes(const struct desc *d);	      /* as stored in the file */
+uint64_t desc_expert_bytes(const struct desc *d, uint32_t l); /* one expert of a layer, 0: none */
+uint64_t desc_cycle_bytes(const struct desc *d);	      /* token cycle */
 uint64_t desc_kv_bytes(const struct desc *d, uint32_t positions); /* whole blocks of 64 */
 bool desc_kv_f32(const struct desc *d); /* keys and values in f32: where the file's k weights are */
