@@ -40,6 +40,7 @@
 #define LIMIT_READ_RETRIES 16u /* EINTR and EAGAIN of one read */
 #define LIMIT_READS_IN_FLIGHT 128u
 #define LIMIT_MODEL_FILES 64u
+#define LIMIT_SLOT_CLASSES 64u /* sizes of experts told apart */
 
 /* Clients */
 #define LIMIT_CLIENTS 256u

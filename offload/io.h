@@ -15,11 +15,11 @@
 struct io;
 
 struct io_read {
-	uint64_t tag;    /* comes back with the result */
+	uint64_t tag; /* comes back with the result */
 	uint32_t file;
 	uint32_t length; /* multiple of the file's alignment */
 	uint64_t offset; /* multiple of the file's alignment */
-	void *buffer;    /* aligned likewise; untouched by the caller until the result */
+	void *buffer;	 /* aligned likewise; untouched by the caller until the result */
 };
 
 struct io_result {
@@ -31,7 +31,8 @@ struct io_ops {
 	const char *name; /* "io_uring", "io_uring (plain)", "pread" */
 	/* Queues and submits; returns how many were taken (0 when full), or -errno. */
 	int (*submit)(struct io *io, const struct io_read *reads, size_t n);
-	/* Up to max results; waits at most timeout_ns for the first (0: only looks).  Count or -errno. */
+	/* Up to max results; waits at most timeout_ns for the first (0: only looks).  Count or
+	 * -errno. */
 	int (*reap)(struct io *io, struct io_result *results, size_t max, uint64_t timeout_ns);
 	/* Most reads in flight at once. */
 	size_t (*depth)(const struct io *io);
@@ -48,5 +49,4 @@ struct io {
  * deferred task work, a plain restricted ring, a pool of threads.  0 or -errno with *err.
  */
 int io_ring_new(struct io **ret, const int *fds, size_t n, struct error *err);
-int io_pool_new(struct io **ret, const int *fds, size_t n, unsigned threads,
-	struct error *err);
+int io_pool_new(struct io **ret, const int *fds, size_t n, unsigned threads, struct error *err);

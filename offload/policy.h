@@ -3,8 +3,8 @@
 
 /*
  * Which slot is given up next: the one policy, compiled into the engine and into the trace replay.
- * Pure: no I/O, no clock, no allocation after policy_new().  Slots of one size class have one policy
- * object; slots are numbered 0 to n - 1.
+ * Pure: no I/O, no clock, no allocation after policy_new().  Slots of one size class have one
+ * policy object; slots are numbered 0 to n - 1.
  */
 
 #include <stdbool.h>

@@ -62,24 +62,28 @@ struct store *store_free(struct store *s);
 enum store_state {
 	STORE_READY,   /* view is valid until store_release() */
 	STORE_READING, /* on its way; ask again after store_reap() */
-	STORE_BUSY,    /* no slot to be had now (all in use or in flight); try again after releases */
+	STORE_BUSY, /* no slot to be had now (all in use or in flight); try again after releases */
 };
 
 /*
  * Asks for an expert that will be computed with.  READY and READING hold the slot (counted: one
- * release for each) until store_release().  demand counts one hit or miss: true once per step, false
- * when asking again.  Negative errno: the expert cannot be read (-EIO, -ENODATA, -ESTALE ...); its
- * slot is empty again, nothing is held, a later request tries anew.
+ * release for each) until store_release().  demand counts one hit or miss: true once per step,
+ * false when asking again.  Negative errno: the expert cannot be read (-EIO, -ENODATA, -ESTALE
+ * ...); its slot is empty again, nothing is held, a later request tries anew.
  */
 int store_acquire(struct store *s, uint32_t group, uint32_t expert, bool demand);
 
-/* State of an expert held by store_acquire(): STORE_READY (fills *ret), STORE_READING, or -errno. */
+/* State of an expert held by store_acquire(): STORE_READY (fills *ret), STORE_READING, or -errno.
+ */
 int store_poll(struct store *s, uint32_t group, uint32_t expert, struct store_view *ret);
 
 /* Gives a hold back, in any state (failed ones too). */
 void store_release(struct store *s, uint32_t group, uint32_t expert);
 
-/* Moves what has arrived; waits up to timeout_ns for the first.  Number of experts finished. */
+/*
+ * Moves what has arrived; waits up to timeout_ns for the first read.  Number of experts finished
+ * (ready or failed), or -errno where the reads themselves cannot go on.
+ */
 int store_reap(struct store *s, uint64_t timeout_ns);
 
 /* Reads in flight. */
@@ -87,7 +91,8 @@ size_t store_in_flight(const struct store *s);
 
 struct store_stats {
 	uint64_t hits, misses, evictions;
-	uint64_t bytes_read, bytes_useful; /* useful: extents of experts that a hold was taken for */
+	uint64_t bytes_read,
+		bytes_useful; /* useful: extents of experts that a hold was taken for */
 	uint64_t reads, retries, errors;
 	uint64_t slots, slots_used;
 };

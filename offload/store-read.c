@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "store-internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "limit.h"
+#include "num.h"
+
+/*
+ * About 8 MiB in flight keep a disk busy; more only makes the first expert of a layer arrive later.
+ * A read is at most SINGLE_MAX, a longer segment is asked for in pieces of PIECE.
+ */
+#define BYTES_IN_FLIGHT ((uint64_t)8 << 20)
+#define SINGLE_MAX ((uint64_t)4 << 20)
+#define PIECE ((uint64_t)2 << 20)
+#define BATCH 16u
+
+int store_reads_init(struct store *s, struct error *err)
+{
+	size_t depth = s->config.io->ops->depth(s->config.io);
+
+	s->n_requests = (uint32_t)num_min(depth, (size_t)LIMIT_READS_IN_FLIGHT);
+	if (s->n_requests == 0)
+		return error_set(err, -EINVAL, "reads of depth 0");
+	s->requests = calloc(s->n_requests, sizeof *s->requests);
+	if (!s->requests)
+		return error_errno(err, -ENOMEM, "cannot set up the store of experts");
+	for (uint32_t i = 0; i < s->n_requests; i++)
+		list_append(&s->free_requests, &s->requests[i].link);
+	return 0;
+}
+
+void store_reads_deinit(struct store *s)
+{
+	free(s->requests);
+}
+
+/* The first error of a slot counts.  What is not asked for yet is not asked for any more. */
+static void fail(
+	struct store *s, struct store_slot *slot, int error, uint32_t file, uint64_t offset)
+{
+	const struct store_item *item = &s->items[slot->item];
+
+	if (slot->error)
+		return;
+	slot->error = error;
+	s->error = ERROR_NONE;
+	(void)error_errno(&s->error, error,
+		"cannot read expert %u of layer %u from '%s' at offset %llu", item->expert,
+		item->group, s->config.files[file].path, (unsigned long long)offset);
+	if (error == -ESTALE)
+		error_prefix(&s->error, "the model file changed while in use");
+	list_remove(&slot->link);
+	slot->segment = (uint8_t)slot->layout.n_segments;
+}
+
+static void check_files(struct store *s, struct store_slot *slot)
+{
+	for (uint32_t i = 0; i < slot->layout.n_segments && !slot->error; i++) {
+		const struct store_segment *segment = &slot->layout.segment[i];
+		int r;
+
+		if (i > 0 && segment->file == segment[-1].file)
+			continue;
+		r = file_check(&s->config.files[segment->file]);
+		if (r < 0)
+			fail(s, slot, r, segment->file, segment->offset);
+	}
+}
+
+/* All reads of the slot are back: it becomes ready or failed. */
+static void finish(struct store *s, struct store_slot *slot)
+{
+	struct store_item *item = &s->items[slot->item];
+	struct store_view view;
+
+	/* Bytes of a file that was written to meanwhile may be of neither version. */
+	check_files(s, slot);
+	for (uint32_t i = 0; i < slot->layout.n_segments; i++) {
+		const struct store_segment *segment = &slot->layout.segment[i];
+
+		file_drop(&s->config.files[segment->file], segment->offset, segment->length);
+	}
+	s->finished++;
+	if (slot->error) {
+		s->stats.errors++;
+		slot->state = SLOT_FAILED;
+		if (slot->holds == 0)
+			store_slot_clear(s, slot);
+		return;
+	}
+	s->stats.bytes_useful += slot->layout.useful;
+	if (s->config.fill) {
+		store_slot_view(slot, &view);
+		s->config.fill(s->config.fill_arg, item->group, item->expert, &view);
+	}
+	slot->state = SLOT_READY;
+}
+
+static void finish_if_done(struct store *s, struct store_slot *slot)
+{
+	if (slot->requests == 0 && slot->segment >= slot->layout.n_segments)
+		finish(s, slot);
+}
+
+static void end_request(struct store *s, struct store_request *q)
+{
+	struct store_slot *slot = q->slot;
+
+	q->slot = NULL;
+	q->generation++;
+	list_remove(&q->link);
+	list_append(&s->free_requests, &q->link);
+	slot->requests--;
+	finish_if_done(s, slot);
+}
+
+static void fail_request(struct store *s, struct store_request *q, int error, uint64_t offset)
+{
+	fail(s, q->slot, error, q->slot->layout.segment[q->segment].file, offset);
+	end_request(s, q);
+}
+
+/* Where in the file the request goes on: after whole units of what has arrived. */
+static uint64_t resume_at(const struct store *s, const struct store_request *q)
+{
+	return num_align_down(q->done, s->align);
+}
+
+static uint64_t file_offset(const struct store_request *q, uint64_t done)
+{
+	return q->slot->layout.segment[q->segment].offset + q->from + done;
+}
+
+void store_read_start(struct store *s, struct store_slot *slot)
+{
+	list_append(&s->waiting, &slot->link);
+}
+
+/* The next request: one to be tried again, else the next piece of the first waiting slot. */
+static struct store_request *next_request(struct store *s)
+{
+	struct store_segment *segment;
+	struct store_request *q;
+	struct store_slot *slot;
+	uint64_t left;
+
+	while (!list_is_empty(&s->again)) {
+		q = list_entry(s->again.next, struct store_request, link);
+		list_remove(&q->link);
+		if (!q->slot->error)
+			return q;
+		end_request(s, q); /* the slot is lost: no use in the rest */
+	}
+	if (list_is_empty(&s->waiting) || list_is_empty(&s->free_requests))
+		return NULL;
+	q = list_entry(s->free_requests.next, struct store_request, link);
+	slot = list_entry(s->waiting.next, struct store_slot, link);
+	list_remove(&q->link);
+	segment = &slot->layout.segment[slot->segment];
+	left = segment->length - slot->asked;
+	q->slot = slot;
+	q->segment = slot->segment;
+	q->from = slot->asked;
+	q->length = left > SINGLE_MAX ? PIECE : left;
+	q->done = 0;
+	q->retries = 0;
+	slot->requests++;
+	slot->asked += q->length;
+	if (slot->asked == segment->length) {
+		slot->asked = 0;
+		if (++slot->segment == slot->layout.n_segments)
+			list_remove(&slot->link);
+	}
+	return q;
+}
+
+static struct io_read describe(const struct store *s, const struct store_request *q)
+{
+	const struct store_segment *segment = &q->slot->layout.segment[q->segment];
+	uint64_t from = resume_at(s, q);
+
+	return (struct io_read){
+		.tag = (uint64_t)q->generation << 32 | (uint64_t)(q - s->requests),
+		.file = segment->file,
+		.length = (uint32_t)(q->length - from),
+		.offset = file_offset(q, from),
+		.buffer = q->slot->memory + segment->at + q->from + from,
+	};
+}
+
+/* The io took the first `taken` of the batch, and refuses the others for good where error < 0. */
+static void account(
+	struct store *s, struct store_request **batch, size_t n, size_t taken, int error)
+{
+	for (size_t i = 0; i < taken; i++) {
+		batch[i]->in_flight = true;
+		s->in_flight++;
+		s->bytes_in_flight += batch[i]->length - resume_at(s, batch[i]);
+		s->stats.reads++;
+	}
+	/* Put back in front from the last on, so that their order stays. */
+	for (size_t i = n; i > taken; i--) {
+		struct store_request *q = batch[i - 1];
+
+		if (error < 0) {
+			fail_request(s, q, error, file_offset(q, resume_at(s, q)));
+		} else {
+			list_prepend(&s->again, &q->link);
+		}
+	}
+}
+
+static bool is_passing(int error)
+{
+	return error == -EINTR || error == -EAGAIN || error == -EBUSY;
+}
+
+void store_read_pump(struct store *s)
+{
+	for (;;) {
+		struct store_request *batch[BATCH];
+		struct io_read reads[BATCH];
+		uint64_t bytes = s->bytes_in_flight;
+		size_t n = 0;
+		int r;
+
+		while (n < BATCH && bytes < BYTES_IN_FLIGHT && s->in_flight + n < s->n_requests) {
+			batch[n] = next_request(s);
+			if (!batch[n])
+				break;
+			reads[n] = describe(s, batch[n]);
+			bytes += reads[n].length;
+			n++;
+		}
+		if (n == 0)
+			return;
+		r = s->config.io->ops->submit(s->config.io, reads, n);
+		if (r > 0) {
+			s->refused = 0;
+			account(s, batch, n, num_min((size_t)r, n), 0);
+			if ((size_t)r < n)
+				return;
+			continue;
+		}
+		/* Full: the next results make room.  With nothing in flight none will come. */
+		if (r == 0 || is_passing(r)) {
+			if (s->in_flight > 0 || ++s->refused <= LIMIT_READ_RETRIES) {
+				account(s, batch, n, 0, 0);
+				return;
+			}
+			s->refused = 0;
+			r = r == 0 ? -EAGAIN : r;
+		}
+		account(s, batch, n, 0, r);
+	}
+}
+
+static void try_again(struct store *s, struct store_request *q, int error, uint64_t at)
+{
+	if (++q->retries > LIMIT_READ_RETRIES) {
+		fail_request(s, q, error, at);
+		return;
+	}
+	s->stats.retries++;
+	list_append(&s->again, &q->link);
+}
+
+static void arrive(struct store *s, struct store_request *q, int32_t res)
+{
+	const struct store_segment *segment = &q->slot->layout.segment[q->segment];
+	uint64_t from = resume_at(s, q),
+		 need = segment->need > q->from ? segment->need - q->from : 0;
+	uint64_t at = file_offset(q, from), progress;
+
+	need = num_min(need, q->length);
+	if (res < 0) {
+		if (is_passing(res)) {
+			try_again(s, q, res, at);
+			return;
+		}
+		fail_request(s, q, res, at);
+		return;
+	}
+	s->stats.bytes_read += (uint32_t)res;
+	if (res == 0) {
+		fail_request(s, q, -ENODATA, at);
+		return;
+	}
+	progress = num_min(from + (uint32_t)res, q->length);
+	q->done = num_max(q->done, progress);
+	if (q->done >= need) {
+		end_request(s, q);
+		return;
+	}
+	/* A read that did not get past a unit will not get far: the file ends in it. */
+	progress = resume_at(s, q) - from;
+	if (progress > 0) {
+		q->retries = 0;
+		s->stats.retries++;
+		list_append(&s->again, &q->link);
+		return;
+	}
+	try_again(s, q, -ENODATA, file_offset(q, q->done));
+}
+
+int store_read_reap(struct store *s, uint64_t timeout_ns)
+{
+	struct io_result results[BATCH];
+	int n = s->config.io->ops->reap(s->config.io, results, BATCH, timeout_ns);
+
+	for (int i = 0; i < n; i++) {
+		uint32_t index = (uint32_t)results[i].tag;
+		struct store_request *q = index < s->n_requests ? &s->requests[index] : NULL;
+
+		/* A result that nobody waits for must not touch a slot that is another's now. */
+		if (!q || !q->in_flight || q->generation != (uint32_t)(results[i].tag >> 32))
+			continue;
+		q->in_flight = false;
+		s->in_flight--;
+		s->bytes_in_flight -= q->length - resume_at(s, q);
+		arrive(s, q, results[i].res);
+	}
+	return n;
+}

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "clock.h"
+#include "store-internal.h"
+
+int store_new(struct store **ret, const struct store_config *config, struct error *err)
+{
+	struct store *s = calloc(1, sizeof *s);
+	int r;
+
+	if (!s)
+		return error_errno(err, -ENOMEM, "cannot set up the store of experts");
+	s->config = *config;
+	list_init(&s->free_requests);
+	list_init(&s->again);
+	list_init(&s->waiting);
+	r = store_slots_init(s, err);
+	if (r == 0)
+		r = store_reads_init(s, err);
+	if (r < 0) {
+		store_free(s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+struct store *store_free(struct store *s)
+{
+	if (!s)
+		return NULL;
+	/* No pump: what has not been submitted never is. */
+	while (s->in_flight > 0)
+		if (store_read_reap(s, CLOCK_NS_PER_S) < 0)
+			break;
+	store_reads_deinit(s);
+	store_slots_deinit(s);
+	free(s);
+	return NULL;
+}
+
+static struct store_slot *slot_of(struct store *s, const struct store_item *item)
+{
+	return item && item->slot != STORE_NONE ? &s->slots[item->slot] : NULL;
+}
+
+static void let_go(struct store *s, struct store_slot *slot)
+{
+	if (--slot->holds == 0 && slot->state == SLOT_FAILED)
+		store_slot_clear(s, slot);
+}
+
+/* Of an expert that is in no slot. */
+static int begin(struct store *s, struct store_item *item)
+{
+	struct store_slot *slot = store_slot_take(s, item);
+	int r;
+
+	if (!slot)
+		return STORE_BUSY;
+	slot->holds = 1;
+	store_read_start(s, slot);
+	store_read_pump(s);
+	if (slot->state != SLOT_FAILED)
+		return STORE_READING;
+	r = slot->error;
+	let_go(s, slot);
+	return r;
+}
+
+int store_acquire(struct store *s, uint32_t group, uint32_t expert, bool demand)
+{
+	struct store_item *item = store_item_find(s, group, expert);
+	struct store_slot *slot = slot_of(s, item);
+
+	if (!item) {
+		s->error = ERROR_NONE;
+		return error_set(
+			&s->error, -EINVAL, "there is no expert %u in layer %u", expert, group);
+	}
+	if (demand && slot && slot->state == SLOT_READY)
+		s->stats.hits++;
+	else if (demand)
+		s->stats.misses++;
+	if (!slot)
+		return begin(s, item);
+	if (slot->state == SLOT_FAILED)
+		return slot->error;
+	slot->holds++;
+	policy_touch(s->classes[slot->class].policy, slot->index);
+	return slot->state == SLOT_READY ? STORE_READY : STORE_READING;
+}
+
+int store_poll(struct store *s, uint32_t group, uint32_t expert, struct store_view *ret)
+{
+	struct store_slot *slot = slot_of(s, store_item_find(s, group, expert));
+
+	if (!slot || slot->holds == 0)
+		return -EINVAL;
+	if (slot->state == SLOT_FAILED)
+		return slot->error;
+	if (slot->state != SLOT_READY)
+		return STORE_READING;
+	store_slot_view(slot, ret);
+	return STORE_READY;
+}
+
+void store_release(struct store *s, uint32_t group, uint32_t expert)
+{
+	struct store_slot *slot = slot_of(s, store_item_find(s, group, expert));
+
+	if (slot && slot->holds > 0)
+		let_go(s, slot);
+}
+
+int store_reap(struct store *s, uint64_t timeout_ns)
+{
+	int n = 0, r = 0;
+
+	store_read_pump(s);
+	if (s->in_flight > 0)
+		r = store_read_reap(s, timeout_ns);
+	store_read_pump(s);
+	if (r < 0 && r != -EINTR) {
+		s->error = ERROR_NONE;
+		return error_errno(&s->error, r, "cannot take the results of reads (%s)",
+			s->config.io->ops->name);
+	}
+	n = s->finished;
+	s->finished = 0;
+	return n;
+}
+
+size_t store_in_flight(const struct store *s)
+{
+	return s->in_flight;
+}
+
+void store_get_stats(const struct store *s, struct store_stats *ret)
+{
+	*ret = s->stats;
+}
+
+const char *store_error(const struct store *s)
+{
+	return s->error.text;
+}
