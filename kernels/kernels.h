@@ -2,10 +2,10 @@
 #pragma once
 
 /*
- * The arithmetic of the engine.  docs/NUMERICS.md defines every bit of every result here; the scalar
- * tier is that definition in C, and every other tier gives the same bits.  No files, no threads, no
- * allocation: callers split the outputs between threads.  All functions may be called from any
- * thread at once; the table is immutable after kernels_init().
+ * The arithmetic of the engine.  docs/NUMERICS.md defines every bit of every result here; the
+ * scalar tier is that definition in C, and every other tier gives the same bits.  No files, no
+ * threads, no allocation: callers split the outputs between threads.  All functions may be called
+ * from any thread at once; the table is immutable after kernels_init().
  */
 
 #include <stdbool.h>
@@ -37,7 +37,10 @@ enum kernels_input {
 	KERNELS_INPUT_Q256, /* struct kernels_q256[n / 256] */
 };
 
-/* Activations quantised once per row: x ~ d * q; sums are of q, for types with a minimum. */
+/*
+ * Activations quantised once per row: x ~ d * q; sums are of q, for types with a minimum.  A block
+ * with a NaN or an infinity has d = NaN and codes 0, so that it shows in every product.
+ */
 struct kernels_q32 {
 	float d;
 	int32_t sum;
@@ -71,10 +74,9 @@ size_t kernels_input_bytes(enum kernels_input input, size_t n);
 
 /*
  * out[c * out_stride + r] = sum over i < n of w[r][i] * x[c][i], for r < rows, c < cols.
- * Row r of w starts at w + r * w_stride bytes, column c of x at x + c * x_stride bytes; out_stride is
- * in floats.  w has the alignment of its type in the file (possibly 1), x that of 4, out of 4.
- * Nothing past the last byte of a row of w may be read, unless w_readable says so: that many bytes
- * past the end of the last row are mapped.
+ * Row r of w starts at w + r * w_stride bytes, column c of x at x + c * x_stride bytes; out_stride
+ * is in floats.  w has the alignment of its type in the file (possibly 1), x that of 4, out of 4.
+ * Nothing past the last byte of the last row of w is read.
  */
 struct kernels_product {
 	uint32_t type;
@@ -132,15 +134,15 @@ struct kernels {
 	/* By type; NULL where kernels_format().product is false. */
 	void (*product[KERNELS_TYPE_MAX])(const struct kernels_product *p);
 
-	/* Exact value of n elements (a multiple of the block) of a weight row. */
+	/* Value of n elements (a multiple of the block) of a weight row, rounded once. */
 	void (*dequantize)(uint32_t type, const void *w, float *out, size_t n);
 
 	/* out = x / rms(x) * w; w may be NULL (no weight); out may be x. */
 	void (*rms_norm)(float *out, const float *x, const float *w, size_t n, float eps);
 
 	/*
-	 * Rotates n_rot elements of one head by the angles of kernels_rope_angles(); the rest stays.
-	 * neighbours: pairs (2i, 2i+1); else (i, i + n_rot / 2).
+	 * Rotates n_rot elements of one head by the angles of kernels_rope_angles(); the rest
+	 * stays. neighbours: pairs (2i, 2i+1); else (i, i + n_rot / 2).
 	 */
 	void (*rope)(float *x, const float *cos, const float *sin, size_t n_rot, bool neighbours);
 
@@ -154,7 +156,8 @@ struct kernels {
 	/* In place; returns nothing is left undefined by -inf entries as long as one is finite. */
 	void (*softmax)(float *x, size_t n);
 
-	/* Maximum of x, and the sum over i of exp(x[i] - maximum), in the order of NUMERICS rule 2. */
+	/* Maximum of x, and the sum over i of exp(x[i] - maximum), in the order of NUMERICS rule 2.
+	 */
 	void (*sum_exp)(const float *x, size_t n, float *ret_max, float *ret_sum);
 
 	void (*attention)(const struct kernels_attention *a);
@@ -167,8 +170,8 @@ struct kernels {
 };
 
 /*
- * The best tier that the CPU, the system and MOED_CPU (scalar|avx2|vnni|amx, a ceiling) allow.
- * -EINVAL for another value of MOED_CPU, -ENOTSUP where it names a tier that this machine lacks.
+ * The best tier that the CPU, the system and MOED_CPU allow.  MOED_CPU (scalar|avx2|vnni|amx) is a
+ * ceiling: one above what the machine has is met by the best below it.  -EINVAL for another word.
  */
 int kernels_init(const struct kernels **ret);
 
@@ -186,10 +189,11 @@ void kernels_attention_finish(const float *state, size_t head, float *out);
  * Angles position * frequency[i] of n_rot / 2 pairs: cos and sin times `scale`.  Own polynomials in
  * double precision, so the same on every machine.
  */
-void kernels_rope_angles(float position, const float *frequency, size_t n_rot, float scale,
-	float *cos, float *sin);
+void kernels_rope_angles(
+	float position, const float *frequency, size_t n_rot, float scale, float *cos, float *sin);
 
-/* base^(-2i / n_rot) for i < n_rot / 2, own polynomials; `out` divided by factors[i] unless NULL. */
+/* base^(-2i / n_rot) for i < n_rot / 2, own polynomials; `out` divided by factors[i] unless NULL.
+ */
 void kernels_rope_frequencies(float base, const float *factors, size_t n_rot, float *out);
 
 /* Scalar transcendentals of NUMERICS rule 5; the vector tiers have the same steps. */

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Which tier runs.  A tier needs its instructions from the CPU (cpuid), its registers from the
+ * system (XGETBV), and leave from the administrator (MOED_CPU, a ceiling).
+ */
+
+#include <errno.h>
+#include <fenv.h>
+#include <stdlib.h>
+#include <string.h>
+#include "kernels.h"
+#include "num.h"
+#include "ref.h"
+
+#ifdef __x86_64__
+#include <cpuid.h>
+#include <xmmintrin.h>
+
+#define XCR0_AVX 0x6u	  /* SSE and AVX state */
+#define XCR0_AVX512 0xe6u /* and mask registers, upper halves, upper registers */
+
+#define MXCSR_ROUND 0x6000u
+#define MXCSR_FLUSH 0x8000u
+#define MXCSR_DENORMALS 0x0040u
+
+/* Best tier of this machine; a CPU too old for any has none but the scalar. */
+static enum kernels_tier cpu_tier(void)
+{
+	const unsigned need1 = bit_FMA | bit_OSXSAVE | bit_AVX | bit_F16C;
+	const unsigned need7 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+	unsigned a, b, c, d, low, high;
+
+	if (!__get_cpuid(1, &a, &b, &c, &d) || (c & need1) != need1)
+		return KERNELS_SCALAR;
+	__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	if ((low & XCR0_AVX) != XCR0_AVX)
+		return KERNELS_SCALAR;
+	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2))
+		return KERNELS_SCALAR;
+	if ((b & need7) != need7 || !(c & bit_AVX512VNNI) || (low & XCR0_AVX512) != XCR0_AVX512)
+		return KERNELS_AVX2;
+	return KERNELS_VNNI;
+}
+
+int kernels_check_thread(void)
+{
+	unsigned bad = MXCSR_ROUND | MXCSR_FLUSH | MXCSR_DENORMALS;
+
+	return _mm_getcsr() & bad ? -ENOTSUP : 0;
+}
+#else
+static enum kernels_tier cpu_tier(void)
+{
+	return KERNELS_SCALAR;
+}
+
+int kernels_check_thread(void)
+{
+	return fegetround() == FE_TONEAREST ? 0 : -ENOTSUP;
+}
+#endif
+
+static const struct kernels *const tiers[KERNELS_TIER_MAX] = {
+	[KERNELS_SCALAR] = &kernels_tier_scalar,
+#ifdef KERNELS_HAVE_AVX2
+	[KERNELS_AVX2] = &kernels_tier_avx2,
+#endif
+#ifdef KERNELS_HAVE_VNNI
+	[KERNELS_VNNI] = &kernels_tier_vnni,
+#endif
+};
+
+const struct kernels *kernels_get(enum kernels_tier tier)
+{
+	return tier <= cpu_tier() ? tiers[tier] : NULL;
+}
+
+int kernels_init(const struct kernels **ret)
+{
+	static const char *const names[] = {"scalar", "avx2", "vnni", "amx"};
+	const char *wish = getenv("MOED_CPU");
+	size_t ceiling = KERNELS_TIER_MAX - 1;
+
+	if (wish) {
+		for (ceiling = 0; ceiling < ARRAY_SIZE(names); ceiling++)
+			if (!strcmp(wish, names[ceiling]))
+				break;
+		if (ceiling == ARRAY_SIZE(names))
+			return -EINVAL;
+	}
+	while (!kernels_get((enum kernels_tier)ceiling))
+		ceiling--;
+	*ret = kernels_get((enum kernels_tier)ceiling);
+	return 0;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * The scalar kernels, which are docs/NUMERICS.md in C (internal to kernels/).  Other tiers take
+ * from here what they have no faster form of; the contracts are those of struct kernels.
+ */
+
+#include "kernels.h"
+
+void ref_quantize(enum kernels_input input, const float *x, void *out, size_t n);
+void ref_dequantize(uint32_t type, const void *w, float *out, size_t n);
+
+void ref_product_f32(const struct kernels_product *p);
+void ref_product_f16(const struct kernels_product *p);
+void ref_product_bf16(const struct kernels_product *p);
+void ref_product_q4_0(const struct kernels_product *p);
+void ref_product_q4_1(const struct kernels_product *p);
+void ref_product_q5_0(const struct kernels_product *p);
+void ref_product_q5_1(const struct kernels_product *p);
+void ref_product_q8_0(const struct kernels_product *p);
+void ref_product_q4_k(const struct kernels_product *p);
+void ref_product_q5_k(const struct kernels_product *p);
+void ref_product_q6_k(const struct kernels_product *p);
+
+/* The tree 8-4-2-1 of rule 2; destroys s. */
+float ref_tree(float s[16]);
+
+void ref_rms_norm(float *out, const float *x, const float *w, size_t n, float eps);
+void ref_rope(float *x, const float *cos, const float *sin, size_t n_rot, bool neighbours);
+void ref_swiglu(float *out, const float *gate, const float *up, size_t n);
+void ref_add(float *acc, const float *y, size_t n);
+void ref_add_scaled(float *acc, const float *y, float a, size_t n);
+void ref_softmax(float *x, size_t n);
+void ref_sum_exp(const float *x, size_t n, float *ret_max, float *ret_sum);
+void ref_attention(const struct kernels_attention *a);
+bool ref_is_finite(const float *x, size_t n);
+void ref_f32_to_f16(uint16_t *out, const float *x, size_t n);
+void ref_f16_to_f32(float *out, const uint16_t *x, size_t n);
+
+/* The tables of the tiers; which of them are linked is known to cpu.c. */
+extern const struct kernels kernels_tier_scalar;
+extern const struct kernels kernels_tier_avx2;
+extern const struct kernels kernels_tier_vnni;
+extern const struct kernels kernels_tier_amx;

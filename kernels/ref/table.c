@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "ref.h"
+
+const struct kernels kernels_tier_scalar = {
+	.tier = KERNELS_SCALAR,
+	.name = "scalar",
+	.quantize = ref_quantize,
+	.product =
+		{
+			[KERNELS_F32] = ref_product_f32,
+			[KERNELS_F16] = ref_product_f16,
+			[KERNELS_BF16] = ref_product_bf16,
+			[KERNELS_Q4_0] = ref_product_q4_0,
+			[KERNELS_Q4_1] = ref_product_q4_1,
+			[KERNELS_Q5_0] = ref_product_q5_0,
+			[KERNELS_Q5_1] = ref_product_q5_1,
+			[KERNELS_Q8_0] = ref_product_q8_0,
+			[KERNELS_Q4_K] = ref_product_q4_k,
+			[KERNELS_Q5_K] = ref_product_q5_k,
+			[KERNELS_Q6_K] = ref_product_q6_k,
+		},
+	.dequantize = ref_dequantize,
+	.rms_norm = ref_rms_norm,
+	.rope = ref_rope,
+	.swiglu = ref_swiglu,
+	.add = ref_add,
+	.add_scaled = ref_add_scaled,
+	.softmax = ref_softmax,
+	.sum_exp = ref_sum_exp,
+	.attention = ref_attention,
+	.is_finite = ref_is_finite,
+	.f32_to_f16 = ref_f32_to_f16,
+	.f16_to_f32 = ref_f16_to_f32,
+};
