@@ -42,7 +42,7 @@ static inline void list_remove(struct list *l)
 	list_init(l);
 }
 
-#define list_entry(l, type, member) ((type *)((char *)(l)-offsetof(type, member)))
+#define list_entry(l, type, member) ((type *)(void *)((char *)(l)-offsetof(type, member)))
 
 #define list_for_each(it, head) for (struct list *it = (head)->next; it != (head); it = it->next)
 
