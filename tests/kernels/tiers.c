@@ -1,0 +1,418 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Every tier against the scalar one, bit by bit: all shapes, unaligned weights that end at a page
+ * that must not be touched, extreme codes and scales.  TEST_SEED repeats a run.
+ */
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <math.h>
+#include <cmocka.h>
+#include "kernels.h"
+#include "num.h"
+
+#define SPAN ((size_t)1 << 20)
+
+static const struct kernels *ref;
+static const struct kernels *tier;
+static uint64_t state;
+
+static uint64_t draw(void)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state * 0x2545f4914f6cdd1d;
+}
+
+static float draw_float(void)
+{
+	return (float)((double)(int64_t)draw() * 0x1p-62);
+}
+
+static float as_float(uint32_t u)
+{
+	float x;
+
+	memcpy(&x, &u, sizeof(x));
+	return x;
+}
+
+/* Memory that ends at a page nobody may read. */
+static uint8_t *guarded(void)
+{
+	uint8_t *p =
+		mmap(NULL, SPAN + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	assert_true(p != MAP_FAILED);
+	assert_return_code(mprotect(p + SPAN, 4096, PROT_NONE), 0);
+	return p;
+}
+
+/* The same bits, or both NaN: signs and payloads of NaNs are not defined. */
+static void same(const float *a, const float *b, size_t n, const char *what)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (!memcmp(&a[i], &b[i], sizeof(float)) || (isnan(a[i]) && isnan(b[i])))
+			continue;
+		fail_msg("%s: %s: element %zu of %zu: %a, scalar has %a", tier->name, what, i, n,
+			(double)a[i], (double)b[i]);
+	}
+}
+
+/* Makes scales of a random block mild, so that products do not drown in infinities. */
+static void tame(uint32_t type, uint8_t *block)
+{
+	size_t at[2] = {0, 2}, count = 1;
+
+	if (type == KERNELS_Q6_K)
+		at[0] = 208;
+	if (type == KERNELS_Q4_1 || type == KERNELS_Q5_1 || type == KERNELS_Q4_K ||
+		type == KERNELS_Q5_K)
+		count = 2;
+	for (size_t i = 0; i < count; i++)
+		block[at[i] + 1] = (uint8_t)((block[at[i] + 1] & 0x83) | 0x20);
+}
+
+enum fill { FILL_TAME, FILL_WILD, FILL_ONES, FILL_ZERO, FILL_MAX };
+
+static void fill_weights(const struct kernels_format *f, uint8_t *w, size_t bytes, enum fill fill)
+{
+	if (f->bytes == 4 * f->block && fill == FILL_TAME) {
+		for (size_t i = 0; i < bytes / 4; i++) {
+			float x = draw_float();
+
+			memcpy(w + 4 * i, &x, 4);
+		}
+		return;
+	}
+	for (size_t i = 0; i < bytes; i++)
+		w[i] = fill == FILL_ONES ? 0xff : fill == FILL_ZERO ? 0 : (uint8_t)draw();
+	if (fill == FILL_TAME && f->block == 1)
+		for (size_t i = 1; i < bytes; i += 2)
+			w[i] = (w[i] & 0x80) | 0x38 | (w[i] & 7);
+	else if (fill == FILL_TAME)
+		for (size_t i = 0; i < bytes; i += f->bytes)
+			tame(f->type, w + i);
+}
+
+static void fill_floats(float *x, size_t n, enum fill fill)
+{
+	for (size_t i = 0; i < n; i++)
+		x[i] = fill == FILL_WILD && draw() % 64 == 0 ? as_float((uint32_t)draw())
+		       : fill == FILL_ONES		     ? 1.0f
+		       : fill == FILL_ZERO		     ? 0.0f
+							     : draw_float();
+}
+
+struct shape {
+	size_t rows, cols, blocks;
+	unsigned offset; /* of the weights, against their alignment */
+};
+
+static void product_case(
+	const struct kernels_format *f, uint8_t *space, const struct shape *s, enum fill fill)
+{
+	size_t unit = f->block == 1 ? 16 : f->block;
+	size_t n = s->blocks * unit - (f->block == 1 ? s->offset % 16 : 0);
+	uint64_t row;
+	size_t x_bytes = kernels_input_bytes(f->input, n), out_stride = s->rows + 3;
+	float *x = malloc(n * sizeof(float));
+	uint8_t *q = malloc(x_bytes * s->cols);
+	float *a = calloc(out_stride * s->cols, sizeof(float));
+	float *b = calloc(out_stride * s->cols, sizeof(float));
+	struct kernels_product p;
+	char what[128];
+
+	assert_true(x && q && a && b);
+	assert_true(kernels_row_bytes(f, n, &row));
+	/* The last byte of the last row is the last of its page. */
+	uint8_t *w = space + SPAN - row * s->rows;
+	fill_weights(f, w, row * s->rows, fill);
+	for (size_t c = 0; c < s->cols; c++) {
+		fill_floats(x, n, fill);
+		ref->quantize(f->input, x, q + c * x_bytes, n);
+	}
+	p = (struct kernels_product){
+		.type = f->type,
+		.w = w,
+		.w_stride = row,
+		.rows = s->rows,
+		.x = q,
+		.x_stride = x_bytes,
+		.cols = s->cols,
+		.n = n,
+		.out = a,
+		.out_stride = out_stride,
+	};
+	tier->product[f->type](&p);
+	p.out = b;
+	ref->product[f->type](&p);
+	snprintf(what, sizeof(what), "%s, %zu rows, %zu columns, n %zu, fill %d", f->name, s->rows,
+		s->cols, n, (int)fill);
+	same(a, b, out_stride * s->cols, what);
+	free(x);
+	free(q);
+	free(a);
+	free(b);
+}
+
+static void test_products(void **unused)
+{
+	static const size_t rows[] = {1, 2, 3, 4, 5, 7, 15, 16, 17, 33};
+	static const size_t cols[] = {1, 2, 3, 4, 5, 7, 8, 9, 12, 17};
+	static const size_t blocks[] = {1, 2, 3, 5, 9};
+	uint8_t *space = guarded();
+
+	for (uint32_t type = 0; type < KERNELS_TYPE_MAX; type++) {
+		const struct kernels_format *f = kernels_format(type);
+
+		if (!f || !f->product) {
+			assert_null(tier->product[type]);
+			continue;
+		}
+		for (size_t r = 0; r < ARRAY_SIZE(rows); r++)
+			for (size_t c = 0; c < ARRAY_SIZE(cols); c++)
+				for (size_t b = 0; b < ARRAY_SIZE(blocks); b++) {
+					struct shape s = {
+						rows[r], cols[c], blocks[b], (unsigned)draw()};
+
+					product_case(f, space, &s, FILL_TAME);
+					if (b == 1)
+						for (int k = FILL_WILD; k < FILL_MAX; k++)
+							product_case(f, space, &s, (enum fill)k);
+				}
+	}
+	munmap(space, SPAN + 4096);
+}
+
+static void test_quantize(void **unused)
+{
+	static float x[1024], scaled[1024];
+	static uint8_t a[4096], b[4096];
+
+	for (int fill = 0; fill < FILL_MAX; fill++)
+		for (int round = 0; round < 40; round++) {
+			float scale = ldexpf(1.0f, (int)(draw() % 260) - 140);
+
+			fill_floats(x, 1024, (enum fill)fill);
+			for (size_t i = 0; i < 1024; i++)
+				scaled[i] = x[i] * scale;
+			for (int input = KERNELS_INPUT_F32; input <= KERNELS_INPUT_Q256; input++) {
+				memset(a, 1, sizeof(a));
+				memset(b, 1, sizeof(b));
+				ref->quantize((enum kernels_input)input, scaled, a, 1024);
+				tier->quantize((enum kernels_input)input, scaled, b, 1024);
+				assert_memory_equal(a, b, sizeof(a));
+			}
+		}
+}
+
+static void vectors_case(size_t n, enum fill fill)
+{
+	float *x = malloc(n * 4), *y = malloc(n * 4), *a = malloc(n * 4), *b = malloc(n * 4);
+	uint16_t *h = malloc(n * 2), *k = malloc(n * 2);
+	float m[2], s[2], big = fill == FILL_TAME ? 60.0f : 1.0f;
+
+	assert_true(x && y && a && b && h && k);
+	fill_floats(x, n, fill);
+	fill_floats(y, n, fill);
+	for (size_t i = 0; i < n; i++)
+		x[i] *= big;
+	for (int weight = 0; weight < 2; weight++) {
+		ref->rms_norm(b, x, weight ? y : NULL, n, 1e-6f);
+		tier->rms_norm(a, x, weight ? y : NULL, n, 1e-6f);
+		same(a, b, n, "rms_norm");
+	}
+	ref->swiglu(b, x, y, n);
+	tier->swiglu(a, x, y, n);
+	same(a, b, n, "swiglu");
+	for (int what = 0; what < 4; what++) {
+		memcpy(a, x, n * 4);
+		memcpy(b, x, n * 4);
+		for (int pass = 0; pass < 2; pass++) {
+			const struct kernels *t = pass ? ref : tier;
+			float *v = pass ? b : a;
+
+			if (what == 0)
+				t->add(v, y, n);
+			else if (what == 1)
+				t->add_scaled(v, y, 0.3f, n);
+			else if (what == 2)
+				t->softmax(v, n);
+			else
+				t->rope(v, y, y + n / 2, n / 2 * 2, false);
+		}
+		same(a, b, n, what == 2 ? "softmax" : what == 3 ? "rope" : "add");
+	}
+	memcpy(a, x, n * 4);
+	memcpy(b, x, n * 4);
+	tier->rope(a, y, y + n / 2, n / 2 * 2, true);
+	ref->rope(b, y, y + n / 2, n / 2 * 2, true);
+	same(a, b, n, "rope of neighbours");
+	tier->sum_exp(x, n, &m[0], &s[0]);
+	ref->sum_exp(x, n, &m[1], &s[1]);
+	same(&m[0], &m[1], 1, "maximum");
+	same(&s[0], &s[1], 1, "sum of exp");
+	assert_int_equal(tier->is_finite(x, n), ref->is_finite(x, n));
+	tier->f32_to_f16(h, x, n);
+	ref->f32_to_f16(k, x, n);
+	assert_memory_equal(h, k, n * 2);
+	tier->f16_to_f32(a, h, n);
+	ref->f16_to_f32(b, h, n);
+	same(a, b, n, "f16 to f32");
+	free(x);
+	free(y);
+	free(a);
+	free(b);
+	free(h);
+	free(k);
+}
+
+static void test_vectors(void **unused)
+{
+	for (size_t n = 1; n < 70; n++)
+		for (int fill = 0; fill < FILL_MAX; fill++)
+			vectors_case(n, (enum fill)fill);
+	vectors_case(2048, FILL_TAME);
+	vectors_case(2051, FILL_WILD);
+}
+
+/* All halves there are, and floats at and beside every place where rounding to half turns. */
+static void test_halves(void **unused)
+{
+	static uint16_t h[65536], a[65536], b[65536];
+	static float x[65536], y[65536];
+
+	for (unsigned i = 0; i < 65536; i++)
+		h[i] = (uint16_t)i;
+	tier->f16_to_f32(x, h, 65536);
+	ref->f16_to_f32(y, h, 65536);
+	assert_memory_equal(x, y, sizeof(x));
+	ref->f32_to_f16(a, x, 65536);
+	for (unsigned i = 0; i < 65536; i++)
+		assert_int_equal(a[i], isnan(x[i]) ? h[i] | 0x200 : h[i]);
+	for (unsigned round = 0; round < 16; round++) {
+		for (unsigned i = 0; i < 65536; i++) {
+			uint32_t u = (uint32_t)(round * 65536 + i) << 12;
+
+			x[i] = as_float(u + (uint32_t)(draw() % 3) - 1);
+		}
+		tier->f32_to_f16(a, x, 65536);
+		ref->f32_to_f16(b, x, 65536);
+		assert_memory_equal(a, b, sizeof(a));
+	}
+}
+
+static void attention_case(size_t head, size_t n_q, bool kv_f32, enum fill fill)
+{
+	size_t width = kv_f32 ? 4 : 2, size = kernels_attention_state(head), q_stride = head + 3;
+	float *q = malloc(n_q * q_stride * 4), *x = malloc(2 * 64 * head * 4);
+	uint8_t *kv = malloc(2 * 64 * head * width);
+	float *a = malloc(n_q * size * 4), *b = malloc(n_q * size * 4);
+	uint32_t keys[16];
+	struct kernels_attention t;
+
+	assert_true(q && x && kv && a && b);
+	for (size_t i = 0; i < n_q; i++) {
+		kernels_attention_reset(a + i * size, head);
+		kernels_attention_reset(b + i * size, head);
+	}
+	fill_floats(q, n_q * q_stride, FILL_TAME);
+	for (int block = 0; block < 3; block++) {
+		fill_floats(x, 2 * 64 * head, fill);
+		if (kv_f32)
+			memcpy(kv, x, 2 * 64 * head * 4);
+		else
+			ref->f32_to_f16((uint16_t *)(void *)kv, x, 2 * 64 * head);
+		for (size_t i = 0; i < n_q; i++)
+			keys[i] = 1 + (uint32_t)(draw() % 64);
+		t = (struct kernels_attention){
+			.q = q,
+			.q_stride = q_stride,
+			.k = kv,
+			.v = kv + 64 * head * width,
+			.kv_f32 = kv_f32,
+			.head = head,
+			.n_q = n_q,
+			.keys = keys,
+			.scale = 3.0f / sqrtf((float)head),
+			.state = a,
+		};
+		tier->attention(&t);
+		t.state = b;
+		ref->attention(&t);
+		same(a, b, n_q * size, "attention");
+	}
+	free(q);
+	free(x);
+	free(kv);
+	free(a);
+	free(b);
+}
+
+static void test_attention(void **unused)
+{
+	static const size_t heads[] = {1, 15, 16, 20, 64, 80, 96, 128, 192, 256};
+
+	for (size_t i = 0; i < ARRAY_SIZE(heads); i++)
+		for (size_t n_q = 1; n_q <= 9; n_q++)
+			for (int f32 = 0; f32 < 2; f32++)
+				attention_case(
+					heads[i], n_q, f32, n_q == 9 ? FILL_WILD : FILL_TAME);
+}
+
+static void test_dequantize(void **unused)
+{
+	static float a[2304], b[2304];
+	uint8_t *space = guarded();
+
+	for (uint32_t type = 0; type < KERNELS_TYPE_MAX; type++) {
+		const struct kernels_format *f = kernels_format(type);
+		uint64_t row;
+
+		if (!f || !f->product)
+			continue;
+		assert_true(kernels_row_bytes(f, 2304, &row));
+		for (int fill = 0; fill < FILL_MAX; fill++) {
+			fill_weights(f, space + SPAN - row, row, (enum fill)fill);
+			tier->dequantize(type, space + SPAN - row, a, 2304);
+			ref->dequantize(type, space + SPAN - row, b, 2304);
+			same(a, b, 2304, f->name);
+		}
+	}
+	munmap(space, SPAN + 4096);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_products),
+		cmocka_unit_test(test_quantize),
+		cmocka_unit_test(test_vectors),
+		cmocka_unit_test(test_halves),
+		cmocka_unit_test(test_attention),
+		cmocka_unit_test(test_dequantize),
+	};
+	const char *seed = getenv("TEST_SEED");
+	int failed = 0;
+
+	ref = kernels_get(KERNELS_SCALAR);
+	for (int i = KERNELS_SCALAR; i < KERNELS_TIER_MAX; i++) {
+		tier = kernels_get((enum kernels_tier)i);
+		state = seed ? strtoull(seed, NULL, 0) : 0x9e3779b97f4a7c15;
+		printf("tier %d: %s, seed 0x%llx\n", i, tier ? tier->name : "not on this machine",
+			(unsigned long long)state);
+		if (tier)
+			failed += cmocka_run_group_tests_name(tier->name, tests, NULL, NULL);
+	}
+	return failed != 0;
+}

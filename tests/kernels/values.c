@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+
+/* The scalar tier against mathematics: libm in double, and hand-made products. */
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <math.h>
+#include <cmocka.h>
+#include "kernels.h"
+#include "num.h"
+
+static const struct kernels *ref;
+
+/* Error in units of the last place of the true value. */
+static double error_ulp(float have, double want)
+{
+	int e;
+
+	frexp(want, &e);
+	return fabs((double)have - want) / ldexp(1.0, (e < -125 ? -125 : e) - 24);
+}
+
+static void test_exp(void **unused)
+{
+	double worst = 0;
+
+	for (int i = 0; i < 2000000; i++) {
+		float x = -103.5f + (float)i * 96e-6f;
+		double e = error_ulp(kernels_exp(x), exp((double)x));
+
+		worst = e > worst ? e : worst;
+	}
+	assert_true(worst < 1.5);
+	assert_true(kernels_exp(0) == 1.0f && kernels_exp(-0.0f) == 1.0f);
+	assert_true(kernels_exp(-INFINITY) == 0 && kernels_exp(-104.5f) == 0);
+	assert_true(isinf(kernels_exp(INFINITY)) && isinf(kernels_exp(88.8f)));
+	assert_true(!isinf(kernels_exp(88.7f)));
+	assert_true(isnan(kernels_exp(NAN)));
+}
+
+static void test_log(void **unused)
+{
+	for (int e = -126; e < 128; e++)
+		for (int i = 0; i < 1000; i++) {
+			float x = ldexpf(1.0f + (float)i / 1000, e);
+
+			assert_true(error_ulp(kernels_log(x), log((double)x)) < 0.51);
+		}
+	assert_true(kernels_log(1) == 0 && kernels_log(0) == -INFINITY);
+	assert_true(isnan(kernels_log(-1)) && isnan(kernels_log(NAN)));
+	assert_true(isinf(kernels_log(INFINITY)));
+	assert_true(error_ulp(kernels_log(0x1p-140f), log(0x1p-140)) < 0.51);
+}
+
+static void test_rope(void **unused)
+{
+	float f[64], c[64], s[64], factors[64];
+
+	for (int base = 0; base < 3; base++) {
+		float b = base == 0 ? 1e4f : base == 1 ? 1e6f : 5e5f;
+
+		kernels_rope_frequencies(b, NULL, 128, f);
+		for (int i = 0; i < 64; i++)
+			assert_true(error_ulp(f[i], pow((double)b, -2.0 * i / 128)) < 0.51);
+		for (int k = 0; k < 2000; k++) {
+			float position = (float)(k < 1000 ? k : k * 7919);
+
+			kernels_rope_angles(position, f, 128, 1.0f, c, s);
+			for (int i = 0; i < 64; i++) {
+				double angle = (double)position * (double)f[i];
+
+				assert_true(fabs((double)c[i] - cos(angle)) < 0x1p-24);
+				assert_true(fabs((double)s[i] - sin(angle)) < 0x1p-24);
+			}
+		}
+	}
+	for (int i = 0; i < 64; i++)
+		factors[i] = 2.0f;
+	kernels_rope_frequencies(5e5f, factors, 128, c);
+	for (int i = 0; i < 64; i++)
+		assert_true(c[i] * 2.0f == f[i]);
+}
+
+static void test_formats(void **unused)
+{
+	uint64_t bytes = 7;
+
+	assert_null(kernels_format(4));
+	assert_null(kernels_format(999));
+	assert_int_equal(kernels_format(39)->bytes, 17);
+	assert_string_equal(kernels_format(KERNELS_Q4_K)->name, "Q4_K");
+	assert_false(kernels_row_bytes(kernels_format(KERNELS_Q4_K), 255, &bytes));
+	assert_false(kernels_row_bytes(kernels_format(28), UINT64_MAX, &bytes));
+	assert_int_equal(bytes, 7);
+	assert_true(kernels_row_bytes(kernels_format(KERNELS_Q4_K), 512, &bytes));
+	assert_int_equal(bytes, 288);
+}
+
+/* Products, against double precision on dequantised weights and activations. */
+static void test_products(void **unused)
+{
+	enum { N = 512 };
+	static float x[N], back[N], w[N];
+	static uint8_t block[N * 4], q[N * 4];
+	uint32_t seed = 1;
+
+	for (uint32_t type = 0; type < KERNELS_TYPE_MAX; type++) {
+		const struct kernels_format *f = kernels_format(type);
+		double want = 0, size = 0;
+		uint64_t bytes;
+		float have;
+
+		if (!f || !f->product || f->block == 1)
+			continue;
+		assert_true(kernels_row_bytes(f, N, &bytes));
+		for (size_t i = 0; i < bytes; i++)
+			block[i] = (uint8_t)((seed = seed * 1664525 + 1013904223) >> 24);
+		for (size_t i = 0; i < bytes; i += f->bytes)
+			for (int k = 1; k < 4; k += 2)
+				block[i + (type == KERNELS_Q6_K ? 208 : 0) * (k == 1) + k] &= 0xb3;
+		for (size_t i = 0; i < N; i++)
+			x[i] = (float)(int32_t)(seed = seed * 1664525 + 1013904223) * 0x1p-31f;
+		ref->dequantize(type, block, w, N);
+		ref->quantize(f->input, x, q, N);
+		for (size_t i = 0; i < N; i++) {
+			if (f->input == KERNELS_INPUT_Q32) {
+				struct kernels_q32 *b = (void *)q;
+
+				back[i] = b[i / 32].d * b[i / 32].q[i % 32];
+			} else {
+				struct kernels_q256 *b = (void *)q;
+
+				back[i] = b[i / 256].d * b[i / 256].q[i % 256];
+			}
+			assert_true(fabsf(back[i] - x[i]) <= 1.01f / 254);
+			want += (double)w[i] * (double)back[i];
+			size += fabs((double)w[i] * (double)back[i]);
+		}
+		ref->product[type](&(struct kernels_product){
+			.type = type,
+			.w = block,
+			.w_stride = bytes,
+			.rows = 1,
+			.x = q,
+			.cols = 1,
+			.n = N,
+			.out = &have,
+		});
+		assert_true(isfinite(have) && size > 0);
+		assert_true(fabs((double)have - want) < 1e-5 * size);
+	}
+}
+
+/* Attention in three blocks, against a softmax over all keys in double. */
+static void test_attention(void **unused)
+{
+	enum { HEAD = 64, KEYS = 150 };
+	static float k[192][HEAD], v[192][HEAD], q[HEAD], state[HEAD + 2], out[HEAD];
+	double p[KEYS], sum = 0;
+	uint32_t seed = 7;
+
+	for (int i = 0; i < 192 * HEAD; i++) {
+		k[i / HEAD][i % HEAD] =
+			(float)(int32_t)(seed = seed * 1664525 + 1013904223) * 0x1p-30f;
+		v[i / HEAD][i % HEAD] =
+			(float)(int32_t)(seed = seed * 1664525 + 1013904223) * 0x1p-31f;
+	}
+	for (int i = 0; i < HEAD; i++)
+		q[i] = (float)(int32_t)(seed = seed * 1664525 + 1013904223) * 0x1p-31f;
+	kernels_attention_reset(state, HEAD);
+	for (int b = 0; b < 3; b++) {
+		uint32_t keys = b < 2 ? 64 : KEYS - 128;
+
+		ref->attention(&(struct kernels_attention){
+			.q = q,
+			.q_stride = HEAD,
+			.k = k[b * 64],
+			.v = v[b * 64],
+			.kv_f32 = true,
+			.head = HEAD,
+			.n_q = 1,
+			.keys = &keys,
+			.scale = 0.5f,
+			.state = state,
+		});
+	}
+	kernels_attention_finish(state, HEAD, out);
+	for (int j = 0; j < KEYS; j++) {
+		double s = 0;
+
+		for (int i = 0; i < HEAD; i++)
+			s += (double)q[i] * (double)k[j][i];
+		p[j] = exp(s * 0.5);
+		sum += p[j];
+	}
+	for (int i = 0; i < HEAD; i++) {
+		double want = 0;
+
+		for (int j = 0; j < KEYS; j++)
+			want += p[j] / sum * (double)v[j][i];
+		assert_true(fabs(want - (double)out[i]) < 1e-5);
+	}
+}
+
+static void test_choice(void **unused)
+{
+	const struct kernels *k = NULL;
+
+	assert_return_code(setenv("MOED_CPU", "scalar", 1), errno);
+	assert_int_equal(kernels_init(&k), 0);
+	assert_int_equal(k->tier, KERNELS_SCALAR);
+	assert_return_code(setenv("MOED_CPU", "amx", 1), errno);
+	assert_int_equal(kernels_init(&k), 0);
+	assert_return_code(setenv("MOED_CPU", "avx3", 1), errno);
+	assert_int_equal(kernels_init(&k), -EINVAL);
+	assert_return_code(unsetenv("MOED_CPU"), errno);
+	assert_int_equal(kernels_init(&k), 0);
+	for (int t = (int)k->tier + 1; t < KERNELS_TIER_MAX; t++)
+		assert_null(kernels_get((enum kernels_tier)t));
+	assert_int_equal(kernels_check_thread(), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_exp),
+		cmocka_unit_test(test_log),
+		cmocka_unit_test(test_rope),
+		cmocka_unit_test(test_formats),
+		cmocka_unit_test(test_products),
+		cmocka_unit_test(test_attention),
+		cmocka_unit_test(test_choice),
+	};
+
+	ref = kernels_get(KERNELS_SCALAR);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
