@@ -21,6 +21,11 @@ const char *gguf_path(const struct gguf *g)
 	return g->path ? g->path : "";
 }
 
+uint32_t gguf_alignment(const struct gguf *g)
+{
+	return g->alignment;
+}
+
 uint64_t gguf_file_size(const struct gguf *g)
 {
 	return g->file_size;
@@ -218,6 +223,14 @@ const char *gguf_key(const struct gguf *g, uint64_t i, enum gguf_kind *ret_kind)
 	if (ret_kind)
 		*ret_kind = g->entries[i].kind;
 	return g->entries[i].name;
+}
+
+const void *gguf_key_bytes(const struct gguf *g, uint64_t i, size_t *ret_n)
+{
+	const struct gguf_entry *e = &g->entries[i];
+
+	*ret_n = e->end - e->begin;
+	return g->header + e->begin;
 }
 
 uint64_t gguf_n_tensors(const struct gguf *g)

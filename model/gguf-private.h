@@ -12,6 +12,7 @@ struct gguf_entry {
 	uint64_t n;		/* elements of an array */
 	uint64_t at;		/* of the value in the header: number, or first element */
 	uint64_t size;		/* of a string */
+	uint64_t begin, end;	/* key and value in the header */
 	uint32_t *strings;	/* [n] where each string's length stands in the header */
 };
 

@@ -453,8 +453,13 @@ static int parse(struct reader *r, struct gguf *g)
 	if (!g->entries || !g->tensors)
 		return -ENOMEM;
 	g->memory += n_entries * (sizeof *g->entries + 4) + n_tensors * (sizeof *g->tensors + 4);
-	while (!x && g->n_entries < n_entries)
-		x = get_entry(r, g, &g->entries[g->n_entries++]);
+	while (!x && g->n_entries < n_entries) {
+		struct gguf_entry *e = &g->entries[g->n_entries++];
+
+		e->begin = r->pos;
+		x = get_entry(r, g, e);
+		e->end = r->pos;
+	}
 	if (!x)
 		x = index_entries(r, g);
 	if (!x)

@@ -63,6 +63,7 @@ int gguf_parse(
 uint32_t gguf_version(const struct gguf *g);
 const char *gguf_path(const struct gguf *g); /* as given; "" when parsed from memory */
 uint64_t gguf_file_size(const struct gguf *g);
+uint32_t gguf_alignment(const struct gguf *g);
 uint64_t gguf_data_offset(const struct gguf *g);
 
 /* Keys.  Each getter: 1 found, 0 absent, -EINVAL of another kind or out of range (with *err). */
@@ -84,6 +85,9 @@ const void *gguf_array_data(const struct gguf *g, const char *key);
 /* For listing: the i-th key, NUL-terminated, its kind. */
 uint64_t gguf_n_keys(const struct gguf *g);
 const char *gguf_key(const struct gguf *g, uint64_t i, enum gguf_kind *ret_kind);
+
+/* The i-th key with its value, as both stand in the file: for tools that copy them. */
+const void *gguf_key_bytes(const struct gguf *g, uint64_t i, size_t *ret_n);
 
 uint64_t gguf_n_tensors(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor(const struct gguf *g, uint64_t i);

@@ -16,11 +16,11 @@ enum plan_use {
 	PLAN_DENSE,
 	PLAN_KV,
 	PLAN_SLOTS,
-	PLAN_SCRATCH,    /* activations of the two contexts, logits, read windows */
+	PLAN_SCRATCH,	 /* activations of the two contexts, logits, read windows */
 	PLAN_VOCABULARY, /* tokenizer, metadata: heap */
-	PLAN_SEGMENTS,   /* shared memory of clients */
-	PLAN_RESERVE,    /* code, page tables, stacks, kernel side of rings and sockets */
-	PLAN_UNUSED,     /* what nothing needs: the model is wholly in memory */
+	PLAN_SEGMENTS,	 /* shared memory of clients */
+	PLAN_RESERVE,	 /* code, page tables, stacks, kernel side of rings and sockets */
+	PLAN_UNUSED,	 /* what nothing needs: the model is wholly in memory */
 	PLAN_USES,
 };
 
@@ -28,26 +28,27 @@ struct plan_input {
 	const struct desc *desc;
 	uint64_t limit;
 	uint64_t vocabulary; /* bytes held by tokenizer and metadata */
-	uint32_t context;    /* positions of KV wanted in all, 0: what fits sensibly, at least 2048 */
-	uint32_t live_rows;  /* sessions that decode at once, 0: default */
-	uint32_t bulk_rows;  /* prefill chunk, 0: default for the limit */
+	uint32_t context; /* positions of KV wanted in all, 0: what fits sensibly, at least 2048 */
+	uint32_t live_rows; /* sessions that decode at once, 0: default */
+	uint32_t bulk_rows; /* prefill chunk, 0: default for the limit */
 	uint32_t threads;
-	uint32_t clients;    /* segments are planned for so many */
-	bool daemon;         /* false: no segments (eval) */
+	uint32_t clients; /* segments are planned for so many */
+	bool daemon;	  /* false: no segments (eval) */
 };
 
 struct plan {
 	uint64_t limit;
 	uint64_t use[PLAN_USES];
-	uint64_t arena;    /* bytes of the arena: dense, KV, slots, scratch; a whole number of huge pages */
-	uint64_t floor;    /* smallest limit that works with this input */
-	uint64_t cycle;    /* bytes of a token cycle */
-	uint32_t context;  /* positions of KV in all, whole blocks of 64 */
+	uint64_t arena;	  /* bytes of the arena: dense, KV, slots, scratch; a whole number of huge
+			     pages */
+	uint64_t floor;	  /* smallest limit that works with this input */
+	uint64_t cycle;	  /* bytes of a token cycle */
+	uint32_t context; /* positions of KV in all, whole blocks of 64 */
 	uint32_t live_rows, bulk_rows;
-	uint64_t slots;          /* experts that fit, over all size classes */
-	double slots_per_layer;  /* mean */
-	double expected_hit;     /* share of a token's experts found in slots, under uniform routing */
-	double bytes_per_token;  /* expected reads */
+	uint64_t slots;		/* experts that fit, over all size classes */
+	double slots_per_layer; /* mean */
+	double expected_hit; /* share of a token's experts found in slots, under uniform routing */
+	double bytes_per_token; /* expected reads */
 };
 
 /* Name of a use, as status and plan print it: "dense", "kv", ... */

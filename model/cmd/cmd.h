@@ -14,7 +14,8 @@ enum {
 	CMD_USAGE = 2,
 };
 
-/* One a line, sorted: int cmd_NAME(int argc, char **argv); */
+/* Sorted. */
+int cmd_upcycle(int argc, char **argv);
 
 /* Says "moe-model VERB: ..." and how to get help; returns CMD_USAGE. */
 int cmd_usage(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
