@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "limit.h"
+#include "team.h"
+
+#define ITEMS 1000u
+
+struct job {
+	unsigned calls[LIMIT_THREADS];
+	unsigned workers;
+	unsigned char seen[ITEMS];
+	atomic_size_t next;
+	atomic_uint total;
+};
+
+static void split_work(void *arg, unsigned worker, unsigned workers)
+{
+	struct job *j = arg;
+	size_t begin, end;
+
+	j->calls[worker]++; /* own cell: a race only if the team breaks its word */
+	atomic_fetch_add(&j->total, 1);
+	team_split(ITEMS, 16, worker, workers, &begin, &end);
+	for (size_t i = begin; i < end; i++)
+		j->seen[i]++;
+}
+
+static void take_work(void *arg, unsigned worker, unsigned workers)
+{
+	struct job *j = arg;
+	size_t begin, end;
+
+	while (team_take(&j->next, ITEMS, 7, &begin, &end))
+		for (size_t i = begin; i < end; i++)
+			j->seen[i]++;
+}
+
+static void test_sizes(void **state)
+{
+	static const unsigned sizes[] = {1, 2, 3, 8, 33};
+
+	for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+		struct job *j = calloc(1, sizeof *j);
+		struct team *t;
+
+		assert_int_equal(team_new(&t, sizes[s], s % 2 == 1), 0);
+		assert_int_equal(team_size(t), sizes[s]);
+		for (unsigned n = 1; n <= 200; n++) {
+			team_run(t, split_work, j);
+			/* All have returned, and what they wrote is seen here without a lock. */
+			assert_int_equal(atomic_load(&j->total), n * sizes[s]);
+			for (unsigned w = 0; w < sizes[s]; w++)
+				assert_int_equal(j->calls[w], n);
+			for (size_t i = 0; i < ITEMS; i++)
+				assert_int_equal(j->seen[i], n % 256);
+		}
+		memset(j, 0, sizeof *j);
+		for (unsigned n = 1; n <= 50; n++) {
+			atomic_store(&j->next, 0);
+			team_run(t, take_work, j);
+			for (size_t i = 0; i < ITEMS; i++)
+				assert_int_equal(j->seen[i], n);
+		}
+		/* Once asleep, they wake again. */
+		usleep(5000);
+		team_run(t, split_work, j);
+		assert_null(team_free(t));
+		free(j);
+	}
+}
+
+static void test_ends(void **state)
+{
+	struct team *t = NULL;
+
+	assert_int_equal(team_new(&t, 0, false), -EINVAL);
+	assert_int_equal(team_new(&t, LIMIT_THREADS + 1, false), -EINVAL);
+	assert_null(t);
+	assert_null(team_free(NULL));
+	/* Ended before, while and after its threads start. */
+	for (unsigned i = 0; i < 50; i++) {
+		assert_int_equal(team_new(&t, 5, false), 0);
+		if (i % 2)
+			usleep(i * 10);
+		team_free(t);
+	}
+}
+
+static void test_split(void **state)
+{
+	for (unsigned workers = 1; workers < 20; workers++)
+		for (size_t n = 0; n < 200; n += 13)
+			for (size_t unit = 1; unit < 70; unit += 17) {
+				size_t at = 0, begin, end;
+
+				for (unsigned w = 0; w < workers; w++) {
+					team_split(n, unit, w, workers, &begin, &end);
+					assert_int_equal(begin, at);
+					assert_true(end >= begin);
+					assert_true(end == n || end % unit == 0);
+					at = end;
+				}
+				assert_int_equal(at, n);
+			}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_ends),
+		cmocka_unit_test(test_split),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
