@@ -34,7 +34,7 @@ struct ring_reader {
 	uint64_t *tail;		   /* mine */
 	uint32_t *sleep;	   /* mine: I wait for records */
 	const uint32_t *peer_full; /* the other side waits for room */
-	uint64_t head_seen, tail_own;
+	uint64_t head_seen, tail_own, tail_published, tail_rung;
 	uint32_t sleep_last, rung_last;
 };
 
@@ -46,7 +46,7 @@ struct ring_writer {
 	const uint64_t *tail;	    /* the other side's */
 	uint32_t *sleep;	    /* mine: I wait for room */
 	const uint32_t *peer_empty; /* the other side waits for records */
-	uint64_t head_own, head_published, tail_seen;
+	uint64_t head_own, head_published, head_rung, tail_seen;
 	uint32_t sleep_last, rung_last;
 };
 
