@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * What this machine can do at most, as JSON: the yardstick for the engine's figures, to be run in
+ * the same minute as they are.  Sequential reads of memory in huge pages with one thread and with
+ * all, and direct reads of a file at random places into huge pages, through the rung that the
+ * daemon would use.  Not a test: nothing here passes or fails.
+ */
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "clock.h"
+#include "file.h"
+#include "io.h"
+#include "limit.h"
+#include "mem.h"
+#include "num.h"
+#include "team.h"
+
+#define DEPTH_MAX 8u
+
+DEFINE_CLEANUP(struct mem_arena *, mem_arena_free, NULL)
+DEFINE_CLEANUP(struct team *, team_free, NULL)
+
+static double seconds_since(uint64_t start)
+{
+	return (double)(clock_now() - start) / (double)CLOCK_NS_PER_S;
+}
+
+struct sweep {
+	const char *base;
+	size_t size;
+	uint64_t sums[LIMIT_THREADS][16]; /* a cache line and more for each */
+};
+
+/* Sums 64-byte lines; the prefetch hides what one core's line buffers cannot. */
+static uint64_t sum_lines(const char *p, size_t n)
+{
+	typedef uint64_t v8 __attribute__((vector_size(64)));
+	v8 a = {0}, b = {0}, c = {0}, d = {0};
+
+	for (size_t i = 0; i + 256 <= n; i += 256) {
+		const v8 *v = (const v8 *)__builtin_assume_aligned(p + i, 64);
+
+		for (size_t k = 0; k < 256; k += 64)
+			__builtin_prefetch(p + i + 3072 + k, 0, 3);
+		a += v[0];
+		b += v[1];
+		c += v[2];
+		d += v[3];
+	}
+	a += b + c + d;
+	return a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7];
+}
+
+static void sweep_worker(void *arg, unsigned worker, unsigned workers)
+{
+	struct sweep *s = arg;
+	size_t begin, end;
+
+	team_split(s->size, 4096, worker, workers, &begin, &end);
+	s->sums[worker][0] += sum_lines(s->base + begin, end - begin);
+}
+
+/* Best of several sweeps: the neighbours of a shared machine only ever slow one down. */
+static int measure_memory(const char *base, size_t size, unsigned threads, double *ret)
+{
+	static struct sweep s;
+	cleanup_(team_freep) struct team *team = NULL;
+	double best = 0;
+	int r = team_new(&team, threads, true);
+
+	if (r < 0)
+		return r;
+	s.base = base;
+	s.size = size;
+	for (unsigned i = 0; i < 7; i++) {
+		uint64_t start = clock_now();
+		double rate;
+
+		team_run(team, sweep_worker, &s);
+		rate = (double)size / seconds_since(start) / 1e9;
+		best = num_max(best, rate);
+	}
+	*ret = best;
+	return 0;
+}
+
+struct disk {
+	struct io *io;
+	const struct file *file;
+	char *buffers;
+	uint64_t seed;
+};
+
+static uint64_t pick(struct disk *d, uint64_t length)
+{
+	uint64_t places = (d->file->size - length) / d->file->align + 1;
+
+	d->seed = d->seed * UINT64_C(6364136223846793005) + 1442695040888963407u;
+	return (d->seed >> 16) % places * d->file->align;
+}
+
+static int submit_one(struct disk *d, unsigned slot, uint64_t length)
+{
+	struct io_read read = {
+		.tag = slot,
+		.length = (uint32_t)length,
+		.offset = pick(d, length),
+		.buffer = d->buffers + slot * length,
+	};
+	int r = d->io->ops->submit(d->io, &read, 1);
+
+	return r < 0 ? r : r == 1 ? 0 : -EBUSY;
+}
+
+/* Keeps `depth` reads in flight for about a second. */
+static int measure_disk(struct disk *d, uint64_t length, unsigned depth, double *ret)
+{
+	struct io_result results[DEPTH_MAX];
+	uint64_t start = clock_now(), bytes = 0;
+	unsigned in_flight = 0;
+	int r = 0;
+
+	for (; in_flight < depth && r == 0; in_flight++)
+		r = submit_one(d, in_flight, length);
+	while (in_flight > 0) {
+		int n = d->io->ops->reap(d->io, results, DEPTH_MAX, CLOCK_NS_PER_S);
+
+		if (n < 0)
+			return n;
+		for (int i = 0; i < n; i++) {
+			in_flight--;
+			if (results[i].res < 0)
+				r = results[i].res;
+			else
+				bytes += (uint32_t)results[i].res;
+			if (r == 0 && clock_now() - start < CLOCK_NS_PER_S) {
+				r = submit_one(d, (unsigned)results[i].tag, length);
+				in_flight += r == 0;
+			}
+		}
+	}
+	*ret = (double)bytes / seconds_since(start) / 1e9;
+	return r;
+}
+
+static int report_disk(const char *path, char *buffers)
+{
+	static const uint64_t lengths[] = {UINT64_C(1) << 20, UINT64_C(5) << 19};
+	static const unsigned depths[] = {1, 4, DEPTH_MAX};
+	struct error err = ERROR_NONE;
+	struct disk d = {.buffers = buffers, .seed = clock_now()};
+	struct file file;
+	const char *comma = "";
+	int r = file_open(&file, path, &err);
+
+	if (r == 0 && file.size < lengths[1])
+		r = error_set(&err, -EINVAL, "'%s' is too small to read at random", path);
+	if (r == 0)
+		r = io_ring_new(&d.io, &file.fd, 1, NULL);
+	if (r < 0 && !err.code)
+		r = io_pool_new(&d.io, &file.fd, 1, DEPTH_MAX, &err);
+	if (r < 0) {
+		fprintf(stderr, "limits: %s\n", error_text(&err, r));
+		return r;
+	}
+	d.file = &file;
+	printf(",\n  \"io\": \"%s\", \"direct\": %s,\n  \"reads\": [", d.io->ops->name,
+		file.direct ? "true" : "false");
+	for (size_t l = 0; l < ARRAY_SIZE(lengths); l++)
+		for (size_t k = 0; k < ARRAY_SIZE(depths) && r == 0; k++) {
+			double rate;
+
+			r = measure_disk(&d, lengths[l], depths[k], &rate);
+			if (r < 0)
+				break;
+			printf("%s\n    {\"bytes\": %llu, \"depth\": %u, \"gb_per_s\": %.3f}",
+				comma, (unsigned long long)lengths[l], depths[k], rate);
+			comma = ",";
+		}
+	printf("\n  ]");
+	if (r < 0)
+		fprintf(stderr, "limits: cannot read '%s': %s\n", path, strerror(-r));
+	d.io->ops->free(d.io);
+	file_close(&file);
+	return r;
+}
+
+static int report(const char *path, size_t size, unsigned threads)
+{
+	cleanup_(mem_arena_freep) struct mem_arena *arena = NULL;
+	struct error err = ERROR_NONE;
+	double one, all;
+	int r = mem_arena_new(&arena, size, 0, NULL, NULL, &err);
+
+	if (r < 0) {
+		fprintf(stderr, "limits: %s\n", error_text(&err, r));
+		return r;
+	}
+	/* Pages of zeros may share one frame until written. */
+	memset(mem_arena_base(arena), 1, size);
+	r = measure_memory(mem_arena_base(arena), size, 1, &one);
+	if (r == 0)
+		r = measure_memory(mem_arena_base(arena), size, threads, &all);
+	if (r < 0) {
+		fprintf(stderr, "limits: cannot start threads: %s\n", strerror(-r));
+		return r;
+	}
+	printf("{\n  \"threads\": %u,\n  \"dram_read_gb_per_s\": {\"one\": %.2f, \"all\": %.2f}",
+		threads, one, all);
+	if (path)
+		r = report_disk(path, mem_arena_base(arena));
+	printf("\n}\n");
+	return r;
+}
+
+static void usage(FILE *to)
+{
+	fputs("Usage: limits [--file FILE] [--memory SIZE] [--threads N]\n"
+	      "Prints what memory and disk of this machine can do at most, as JSON.\n"
+	      "  --file FILE    read this file at random, bypassing the page cache\n"
+	      "  --memory SIZE  memory to sweep, well above the last cache (512M)\n"
+	      "  --threads N    of the second sweep (all processors)\n",
+		to);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"file", required_argument, NULL, 'f'},
+		{"memory", required_argument, NULL, 'm'},
+		{"threads", required_argument, NULL, 't'},
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t size = (uint64_t)512 << 20, threads = processors > 0 ? (uint64_t)processors : 1;
+	const char *path = NULL;
+	int c;
+
+	threads = num_min(threads, (uint64_t)LIMIT_THREADS);
+	while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		int r = 0;
+
+		if (c == 'f')
+			path = optarg;
+		else if (c == 'm')
+			r = num_parse_size(optarg, 0, &size);
+		else if (c == 't')
+			r = num_parse_u64(optarg, 1, LIMIT_THREADS, &threads);
+		else if (c == 'h') {
+			usage(stdout);
+			return 0;
+		}
+		if (c == '?' || r < 0 || size < (uint64_t)32 << 20) {
+			usage(stderr);
+			return 2;
+		}
+	}
+	if (optind < argc) {
+		usage(stderr);
+		return 2;
+	}
+	return report(path, num_align_down(size, MEM_HUGE_PAGE), (unsigned)threads) < 0;
+}
