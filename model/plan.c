@@ -39,6 +39,10 @@
 /* Share of what is left beside the least slots that goes to more context. */
 #define KV_SHARE 8u
 
+/* Tables of the tokenizer: hashes, scores, ids of pieces, for each token and each merge. */
+#define VOCABULARY_BASE ((uint64_t)1 << 20)
+#define VOCABULARY_ENTRY 48u
+
 /* Experts of one size in slots. */
 struct class
 {
@@ -69,6 +73,16 @@ const char *plan_use_name(enum plan_use use)
 	};
 
 	return use < PLAN_USES ? names[use] : "?";
+}
+
+uint64_t plan_vocabulary(const struct gguf *g)
+{
+	enum gguf_kind kind;
+	uint64_t tokens = 0, merges = 0;
+
+	(void)gguf_get_array(g, "tokenizer.ggml.tokens", &kind, &tokens, NULL);
+	(void)gguf_get_array(g, "tokenizer.ggml.merges", &kind, &merges, NULL);
+	return VOCABULARY_BASE + 2 * gguf_memory(g) + (tokens + merges) * VOCABULARY_ENTRY;
 }
 
 static uint64_t slot_bytes(const struct desc *d, uint32_t l)
@@ -216,7 +230,8 @@ static uint32_t choose_context(
 {
 	uint32_t least = least_context(in);
 	uint64_t block = desc_kv_bytes(in->desc, KV_BLOCK);
-	uint64_t most = num_min((uint64_t)in->desc->context * p->live_rows, LIMIT_CONTEXT);
+	/* Sensible at most: one session as long as trained for, or each live one of the least. */
+	uint64_t most = num_max((uint64_t)in->desc->context, (uint64_t)least * p->live_rows);
 	uint64_t fixed = p->use[PLAN_DENSE] + p->use[PLAN_SCRATCH] + desc_kv_bytes(in->desc, least);
 	uint64_t spare = room - num_min(room, fixed + s->slots_least), extra = spare / KV_SHARE;
 	uint64_t positions;

@@ -51,6 +51,12 @@ struct plan {
 	double bytes_per_token; /* expected reads */
 };
 
+/*
+ * plan_input.vocabulary for a file: heap of the tokenizer and of the metadata, from the size of the
+ * header alone, so that a plan needs no tokenizer.
+ */
+uint64_t plan_vocabulary(const struct gguf *g);
+
 /* Name of a use, as status and plan print it: "dense", "kv", ... */
 const char *plan_use_name(enum plan_use use);
 

@@ -15,6 +15,7 @@ enum {
 };
 
 /* Sorted. */
+int cmd_plan(int argc, char **argv);
 int cmd_upcycle(int argc, char **argv);
 
 /* Says "moe-model VERB: ..." and how to get help; returns CMD_USAGE. */

@@ -17,6 +17,7 @@ struct verb {
 
 /* Sorted by name. */
 static const struct verb verbs[] = {
+	{"plan", cmd_plan, "show how a memory limit would be divided"},
 	{"upcycle", cmd_upcycle, "write a dense model as a Mixture-of-Experts one"},
 	{NULL, NULL, NULL},
 };
