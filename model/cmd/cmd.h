@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "gguf.h"
+
 enum {
 	CMD_OK = 0,
 	CMD_FAILED = 1,
@@ -15,6 +17,7 @@ enum {
 };
 
 /* Sorted. */
+int cmd_inspect(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
 int cmd_upcycle(int argc, char **argv);
 
@@ -28,3 +31,6 @@ int cmd_failed(const char *verb, const char *format, ...) __attribute__((format(
 void cmd_progress(const char *what, uint64_t done, uint64_t all);
 /* Wipes the line. */
 void cmd_progress_end(void);
+
+/* Name of the chat template of a file for people: "chatml", "mixtral", "other", "none". */
+const char *cmd_template(const struct gguf *g, char buf[128]);
