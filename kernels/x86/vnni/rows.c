@@ -188,9 +188,8 @@ INLINE void rows_large(uint32_t type, size_t bytes, const struct kernels_product
 		if (cols == 1)
 			rows_ahead(t, b * bytes, bytes);
 		for (size_t c = 0; c < cols; c++)
-			x[c] = (const struct kernels_q256 *)((const uint8_t *)p->x +
-							     (c0 + c) * p->x_stride) +
-			       b;
+			x[c] = (const void *)((const uint8_t *)p->x + (c0 + c) * p->x_stride +
+					      b * sizeof(*x[c]));
 		for (size_t r = 0; r < 4; r++) {
 			struct rows_large w;
 
@@ -275,9 +274,8 @@ INLINE void rows_small(uint32_t type, size_t bytes, const struct kernels_product
 		if (cols == 1)
 			rows_ahead(t, b * bytes, 1);
 		for (size_t c = 0; c < cols; c++)
-			x[c] = (const struct kernels_q32 *)((const uint8_t *)p->x +
-							    (c0 + c) * p->x_stride) +
-			       b;
+			x[c] = (const void *)((const uint8_t *)p->x + (c0 + c) * p->x_stride +
+					      b * sizeof(*x[c]));
 		for (size_t r = 0; r < 4; r++) {
 			__m256i w = rows_unpack_small(type, t->w[r] + b * bytes);
 
