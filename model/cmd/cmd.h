@@ -17,6 +17,7 @@ enum {
 };
 
 /* Sorted. */
+int cmd_check(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
 int cmd_upcycle(int argc, char **argv);

@@ -17,6 +17,7 @@ struct verb {
 
 /* Sorted by name. */
 static const struct verb verbs[] = {
+	{"check", cmd_check, "read all of a model file and name its faults"},
 	{"inspect", cmd_inspect, "say what a model file is, and whether it can be run"},
 	{"plan", cmd_plan, "show how a memory limit would be divided"},
 	{"upcycle", cmd_upcycle, "write a dense model as a Mixture-of-Experts one"},

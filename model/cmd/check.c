@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+
+/* moe-model check: reads all of a file and names what is wrong with it. */
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cmd.h"
+#include "desc.h"
+#include "file.h"
+#include "finite.h"
+#include "gguf.h"
+#include "kernels.h"
+#include "num.h"
+
+#define VERB "check"
+#define FAULTS_SHOWN 100u
+
+static const char text[] =
+	"Usage: moe-model check FILE\n"
+	"Read all of a GGUF file: every bound, offset, shape and type, and NaN or infinity in "
+	"floats\n"
+	"and in the scales of blocks.  Names each faulty tensor and the offset in the file.\n\n"
+	"  --help   show this and exit\n\n"
+	"Exit status: 0 no faults, 1 faults or not readable, 2 wrong usage.\n";
+
+struct check {
+	const struct gguf *g;
+	struct file file;
+	uint8_t *buffer;
+	uint64_t done, all, faults, unknown;
+};
+
+/* At most this many bytes at once, whole blocks. */
+#define BUFFER ((size_t)4 << 20)
+
+static void fault(struct check *c, const struct gguf_tensor *t, uint64_t offset, const char *what)
+{
+	if (++c->faults > FAULTS_SHOWN)
+		return;
+	cmd_progress_end();
+	(void)printf("%s: offset %" PRIu64 ": %s\n", t->name, offset, what);
+}
+
+/* The first fault of a tensor.  0 or -errno. */
+static int check_tensor(struct check *c, const struct gguf_tensor *t, struct error *err)
+{
+	const struct kernels_format *f = kernels_format(t->type);
+	size_t most = f ? BUFFER / f->bytes * f->bytes : 0;
+	bool faulty = false;
+
+	if (!f || !finite_is_known(t->type)) {
+		c->unknown++;
+		return 0;
+	}
+	for (uint64_t at = 0; at < t->size;) {
+		size_t n = num_min(t->size - at, (uint64_t)most), bad = 0;
+		int r = file_read(&c->file, t->offset + at, c->buffer, n, err);
+
+		if (r < 0)
+			return r;
+		if (!faulty && !finite_check(t->type, c->buffer, n, &bad)) {
+			faulty = true;
+			fault(c, t, t->offset + at + bad,
+				f->block > 1 ? "the scale of a block is not finite"
+					     : "the number is not finite");
+		}
+		at += n;
+		c->done += n;
+		cmd_progress("checking", c->done, c->all);
+	}
+	return 0;
+}
+
+static int check_all(struct check *c, struct error *err)
+{
+	int r = 0;
+
+	for (uint64_t i = 0; i < gguf_n_tensors(c->g); i++)
+		c->all += gguf_tensor(c->g, i)->size;
+	for (uint64_t i = 0; !r && i < gguf_n_tensors(c->g); i++)
+		r = check_tensor(c, gguf_tensor(c->g, i), err);
+	cmd_progress_end();
+	if (!r)
+		r = file_check(&c->file);
+	return r < 0 ? error_errno(err, r, "cannot read '%s'", gguf_path(c->g)) : 0;
+}
+
+/* Shapes that contradict the keys are faults; what we merely do not support is none. */
+static void check_shapes(struct check *c)
+{
+	struct error err = ERROR_NONE;
+	struct desc *d = NULL;
+	int r = desc_new(&d, c->g, &err);
+
+	desc_free(d);
+	if (r == 0)
+		return;
+	if (r != -ENOTSUP)
+		c->faults++;
+	(void)printf(
+		"%s%s\n", r == -ENOTSUP ? "note: cannot be run here: " : "", error_text(&err, r));
+}
+
+static int check(const char *path)
+{
+	struct check c = {.file = {.fd = -1}};
+	struct error err = ERROR_NONE;
+	struct gguf *g = NULL;
+	char size[NUM_SIZE_TEXT_MAX];
+	int r = gguf_open(&g, path, &err);
+
+	if (!r)
+		r = file_open(&c.file, path, &err);
+	c.g = g;
+	c.buffer = r ? NULL : malloc(BUFFER);
+	if (!r && !c.buffer)
+		r = -ENOMEM;
+	if (!r) {
+		check_shapes(&c);
+		r = check_all(&c, &err);
+	}
+	if (!r && c.unknown)
+		(void)printf("note: %" PRIu64
+			     " tensors are of types that are not known here; their "
+			     "numbers were not checked\n",
+			c.unknown);
+	if (!r && c.faults > FAULTS_SHOWN)
+		(void)printf("and %" PRIu64 " more\n", c.faults - FAULTS_SHOWN);
+	if (!r)
+		(void)printf("%s: %" PRIu64 " tensors, %s: %" PRIu64 " faults\n", path,
+			gguf_n_tensors(g), num_format_size(gguf_file_size(g), size), c.faults);
+	free(c.buffer);
+	if (c.file.fd >= 0)
+		file_close(&c.file);
+	gguf_free(g);
+	if (r < 0)
+		return cmd_failed(VERB, "%s", error_text(&err, r));
+	return c.faults ? CMD_FAILED : CMD_OK;
+}
+
+int cmd_check(int argc, char **argv)
+{
+	static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {0}};
+	int option;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (option != 'h')
+			return cmd_usage(VERB, "unknown option: '%s'", argv[optind - 1]);
+		(void)fputs(text, stdout);
+		return CMD_OK;
+	}
+	if (argc - optind != 1)
+		return cmd_usage(VERB, "expected is one FILE");
+	return check(argv[optind]);
+}
