@@ -52,6 +52,8 @@
 #define LIMIT_RING_MAX ((uint64_t)16 << 20)
 #define LIMIT_TURNS 1024u		  /* chat turns of one request */
 #define LIMIT_PROMPT ((uint64_t)16 << 20) /* text of one request */
+#define LIMIT_REQUESTS 4096u		  /* of all users, queued or running */
+#define LIMIT_REQUEST_OUTPUT 32768u	  /* answers buffered for a client that does not read */
 
 /* Configuration */
 #define LIMIT_CONFIG_FILE 65536u

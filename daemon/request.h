@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * Requests and sessions as both threads see them.  Each field says whose it is:
+ *
+ *	loop    only the loop thread touches it
+ *	fixed   the loop sets it before sched's SUBMIT message, nobody changes it afterwards
+ *	engine  only the engine thread, from SUBMIT to DONE
+ *	shared  atomics, and the output ring: one producer (engine), one consumer (loop)
+ *
+ * The loop makes and frees both.  Between SUBMIT and the message DONE the engine holds a request;
+ * between SUBMIT of the first request and the message FORGOTTEN it holds a session.
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "answer.h"
+#include "engine.h"
+#include "error.h"
+#include "list.h"
+#include "sampler.h"
+
+#define SESSION_ID_SIZE 16
+
+struct client;
+
+struct session {
+	uint8_t id[SESSION_ID_SIZE];
+	uid_t uid;
+	struct list link;	   /* loop: of manager->sessions */
+	uint32_t opened;	   /* loop: by so many connections */
+	uint32_t requests;	   /* loop: not yet done */
+	uint64_t used_ns;	   /* loop: last use */
+	bool forget;		   /* loop: FORGET goes out when no request is left */
+	bool forgetting;	   /* loop: FORGET is on its way */
+	_Atomic(uint32_t) held;	   /* shared: positions held, for people */
+	struct list idle;	   /* engine: of sched->idle, oldest first */
+	struct engine_seq *seq;	   /* engine */
+	uint32_t *tokens;	   /* engine: what seq holds */
+	bool busy;		   /* engine: a request runs in it */
+};
+
+enum request_finish {
+	REQUEST_STOP = 1,
+	REQUEST_LENGTH,
+	REQUEST_CANCELLED,
+	REQUEST_FAILED, /* error says why */
+};
+
+enum request_flags {
+	REQUEST_LOGPROBS = 1 << 0,
+	REQUEST_LOGITS = 1 << 1,
+	REQUEST_SCORE = 1 << 2,
+	REQUEST_IGNORE_END = 1 << 3,
+};
+
+/* In the output ring, followed by `text` bytes. */
+struct request_event {
+	uint32_t size; /* of both together, a multiple of 8 */
+	uint32_t id;
+	uint32_t position;
+	uint32_t flags; /* enum request_event_flags */
+	float logprob;
+	uint32_t text;
+	uint64_t time_ns;
+};
+
+enum request_event_flags {
+	REQUEST_EVENT_TOKEN = 1 << 0, /* else: more text of the token before */
+	REQUEST_EVENT_LOGPROB = 1 << 1,
+	REQUEST_EVENT_LOGITS = 1 << 2, /* request->logits is filled; cleared by the loop */
+	REQUEST_EVENT_PROMPT = 1 << 3,
+};
+
+#define REQUEST_TEXT_MAX 4096u /* of one event */
+
+struct request_figures {
+	uint32_t reused, generated;
+	uint64_t start_ns, first_ns, end_ns; /* admitted, first token or last of the prompt, done */
+	uint64_t io_wait_ns, hits, misses, bytes_read, bytes_useful;
+};
+
+enum request_state {
+	REQUEST_QUEUED,
+	REQUEST_ACTIVE,
+	REQUEST_OVER, /* the outcome is known, text may be left to go out */
+};
+
+struct request {
+	/* fixed */
+	struct session *session;
+	uid_t uid;
+	uint32_t flags;
+	uint32_t n_prompt;
+	uint32_t max_tokens; /* 0: up to the end of the context */
+	struct sampler_params sampling;
+	struct answer_stop stops[LIMIT_STOPS];
+	uint32_t n_stops;
+	uint64_t submit_ns;
+
+	/* loop */
+	struct client *client; /* NULL: it has gone */
+	uint64_t wire_id;
+	struct list link; /* of client->requests or manager->orphans */
+	bool submitted, done;
+	bool poked, poke_again; /* POKE is out; another is wanted after it */
+	uint64_t last_token_ns;
+	uint32_t logits_sent; /* floats of the row that is going out */
+	uint32_t progress_sent;
+
+	/* engine */
+	struct list user_link; /* of the user's queue or active list */
+	struct list over_link;
+	enum request_state state;
+	uint32_t *tokens; /* the prompt (made by the loop), then the answer */
+	uint32_t n_tokens, room_tokens;
+	uint32_t base;	    /* positions of seq before the step under way */
+	int in_step;	    /* enum engine_context, or -1 */
+	uint32_t step_rows;
+	uint64_t round;	    /* last looked at for a step */
+	bool deferred;	    /* the last token is not out yet, for text that is held back */
+	struct request_event token; /* that token */
+	struct answer answer;
+	struct engine_stats before;
+
+	/* engine until DONE, then loop */
+	enum request_finish finish;
+	struct error error;
+	struct request_figures figures;
+
+	/* shared */
+	_Atomic(bool) cancel;	   /* loop: please stop */
+	_Atomic(bool) starved;	   /* engine waits for room in the output */
+	_Atomic(bool) to_loop;	   /* stands in the queue to the loop */
+	_Atomic(uint32_t) computed; /* positions of the prompt, for PROGRESS */
+	float *logits;		   /* one row; whose, says logits_full */
+	_Atomic(bool) logits_full;
+	_Atomic(uint32_t) out_head, out_tail;
+	uint8_t out[LIMIT_REQUEST_OUTPUT] __attribute__((aligned(8)));
+};
+
+/* NULL where there is no memory.  vocabulary: length of a row, for REQUEST_LOGITS. */
+struct request *request_new(uint32_t flags, uint32_t vocabulary);
+/* Not while the engine holds it.  NULL is fine; returns NULL. */
+struct request *request_free(struct request *r);
+
+/* Engine: bytes that are free for events. */
+size_t request_out_room(const struct request *r);
+/* Engine: appends one event; there must be room for its size. */
+void request_out_push(struct request *r, struct request_event *e, const char *text, size_t n);
+/* Bytes that an event with so much text takes. */
+static inline size_t request_event_size(size_t text)
+{
+	return (sizeof(struct request_event) + text + 7) & ~(size_t)7;
+}
+/* Loop: the oldest event and its text (REQUEST_TEXT_MAX bytes of room); false: none. */
+bool request_out_peek(const struct request *r, struct request_event *ret, char *text);
+void request_out_take(struct request *r, const struct request_event *e);

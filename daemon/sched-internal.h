@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* What sched.c (queue, admission, memory) and sched-step.c (rows, tokens) share.  Engine thread. */
+
+#include <stdatomic.h>
+
+#include "sched.h"
+
+struct sched_user {
+	uid_t uid;
+	struct list link;   /* of sched->users, next turn first */
+	struct list queued; /* requests, oldest first */
+	struct list active; /* next turn first */
+};
+
+struct sched_row {
+	struct request *request;
+	uint32_t position;
+};
+
+struct sched_step {
+	bool running;
+	size_t n;
+	struct sched_row *rows;
+	struct engine_row *engine_rows;
+};
+
+struct sched {
+	struct sched_config config;
+	struct list users;
+	struct list idle; /* sessions with a sequence and no request, oldest first */
+	struct list over; /* requests whose outcome is known */
+	uint32_t n_active;
+	uint64_t round;
+	struct sched_step steps[ENGINE_CONTEXTS];
+	void *scratch; /* of the sampler */
+	_Atomic(uint32_t) queued, active;
+	_Atomic(uint64_t) prompt_tokens, reused_tokens, generated_tokens, preemptions, evictions;
+};
+
+/* The outcome of a request, once; the rest follows after the tile. */
+void sched_over(struct sched *s, struct request *r, enum request_finish finish);
+void sched_fail(struct sched *s, struct request *r, int code, const char *text);
+
+/* True: n more positions are reserved.  False: not now (r may have gone back to the queue). */
+bool sched_reserve(struct sched *s, struct request *r, uint32_t n);
+
+/* Starts a step in a context where there is none. */
+void sched_step_begin(struct sched *s, enum engine_context c);
+/* No more callbacks for the rows of r, which is in a step. */
+void sched_step_drop(struct sched *s, struct request *r);
+/* A tile of it. */
+enum sched_result sched_step_advance(struct sched *s, enum engine_context c);
+
+/* Tells the loop that there is something to read. */
+void sched_output(struct sched *s, struct request *r);
+/* The text that was held back, with the last token. */
+void sched_flush(struct sched *s, struct request *r);

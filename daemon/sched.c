@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: MIT */
+#include "sched-internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "clock.h"
+#include "num.h"
+
+/* More than decode at once, so that users can take turns in the steps. */
+#define SCHED_ACTIVE_PER_ROW 2u
+
+int sched_new(struct sched **ret, const struct sched_config *config)
+{
+	const size_t rows[ENGINE_CONTEXTS] = {config->live_rows, config->bulk_rows};
+	struct sched *s = calloc(1, sizeof *s);
+
+	if (!s)
+		return -ENOMEM;
+	s->config = *config;
+	list_init(&s->users);
+	list_init(&s->idle);
+	list_init(&s->over);
+	s->scratch = malloc(num_max(sampler_scratch(config->vocabulary), (size_t)1));
+	for (size_t c = 0; c < ENGINE_CONTEXTS; ++c) {
+		s->steps[c].rows = calloc(rows[c], sizeof *s->steps[c].rows);
+		s->steps[c].engine_rows = calloc(rows[c], sizeof *s->steps[c].engine_rows);
+		if (!s->scratch || !s->steps[c].rows || !s->steps[c].engine_rows) {
+			sched_free(s);
+			return -ENOMEM;
+		}
+	}
+	*ret = s;
+	return 0;
+}
+
+void sched_figures_get(struct sched *s, struct sched_figures *ret)
+{
+	*ret = (struct sched_figures){
+		.queued = atomic_load(&s->queued),
+		.active = atomic_load(&s->active),
+		.prompt_tokens = atomic_load(&s->prompt_tokens),
+		.reused_tokens = atomic_load(&s->reused_tokens),
+		.generated_tokens = atomic_load(&s->generated_tokens),
+		.preemptions = atomic_load(&s->preemptions),
+		.evictions = atomic_load(&s->evictions),
+	};
+}
+
+void sched_output(struct sched *s, struct request *r)
+{
+	if (!atomic_exchange(&r->to_loop, true))
+		s->config.post(s->config.arg, SCHED_OUTPUT, r);
+}
+
+static struct sched_user *sched_user_get(struct sched *s, uid_t uid)
+{
+	struct sched_user *u;
+
+	list_for_each (it, &s->users) {
+		u = list_entry(it, struct sched_user, link);
+		if (u->uid == uid)
+			return u;
+	}
+	u = calloc(1, sizeof *u);
+	if (!u)
+		return NULL;
+	u->uid = uid;
+	list_init(&u->queued);
+	list_init(&u->active);
+	list_append(&s->users, &u->link);
+	return u;
+}
+
+static void sched_users_trim(struct sched *s)
+{
+	list_for_each_safe (it, &s->users) {
+		struct sched_user *u = list_entry(it, struct sched_user, link);
+
+		if (list_is_empty(&u->queued) && list_is_empty(&u->active)) {
+			list_remove(&u->link);
+			free(u);
+		}
+	}
+}
+
+void sched_over(struct sched *s, struct request *r, enum request_finish finish)
+{
+	if (r->state == REQUEST_OVER)
+		return;
+	if (r->state == REQUEST_QUEUED)
+		atomic_fetch_sub(&s->queued, 1);
+	else
+		--s->n_active;
+	atomic_store(&s->active, s->n_active);
+	r->state = REQUEST_OVER;
+	r->finish = finish;
+	list_remove(&r->user_link);
+	list_append(&s->over, &r->over_link);
+}
+
+void sched_fail(struct sched *s, struct request *r, int code, const char *text)
+{
+	if (r->state == REQUEST_OVER)
+		return;
+	(void)error_set(&r->error, code, "%s", text);
+	sched_over(s, r, REQUEST_FAILED);
+}
+
+void sched_submit(struct sched *s, struct request *r)
+{
+	struct sched_user *u = sched_user_get(s, r->uid);
+
+	r->state = REQUEST_QUEUED;
+	r->n_tokens = r->n_prompt;
+	r->room_tokens = r->n_prompt;
+	answer_init(&r->answer, r->stops, r->n_stops);
+	atomic_fetch_add(&s->queued, 1);
+	if (!u) {
+		sched_fail(s, r, -ENOMEM, "no memory to queue the request");
+		return;
+	}
+	list_append(&u->queued, &r->user_link);
+}
+
+void sched_poke(struct sched *s, struct request *r)
+{
+	if (atomic_load(&r->cancel))
+		sched_over(s, r, REQUEST_CANCELLED);
+	s->config.post(s->config.arg, SCHED_POKED, r);
+}
+
+void sched_forget(struct sched *s, struct session *session)
+{
+	if (session->seq)
+		list_remove(&session->idle);
+	session->seq = session->seq ? engine_seq_free(s->config.engine, session->seq) : NULL;
+	free(session->tokens);
+	session->tokens = NULL;
+	s->config.post(s->config.arg, SCHED_FORGOTTEN, session);
+}
+
+/* Takes the positions of the session that has been idle longest.  False: none has any. */
+static bool sched_evict(struct sched *s)
+{
+	list_for_each (it, &s->idle) {
+		struct session *session = list_entry(it, struct session, idle);
+
+		if (!engine_seq_length(session->seq))
+			continue;
+		engine_seq_truncate(s->config.engine, session->seq, 0);
+		atomic_store(&session->held, 0);
+		atomic_fetch_add(&s->evictions, 1);
+		return true;
+	}
+	return false;
+}
+
+/* Back to the front of its user's queue; what it held is computed again later. */
+static void sched_preempt(struct sched *s, struct request *r)
+{
+	struct sched_user *u = sched_user_get(s, r->uid); /* exists: r is in its list */
+
+	list_remove(&r->user_link);
+	list_prepend(&u->queued, &r->user_link);
+	engine_seq_truncate(s->config.engine, r->session->seq, 0);
+	r->session->busy = false;
+	list_append(&s->idle, &r->session->idle);
+	r->state = REQUEST_QUEUED;
+	--s->n_active;
+	atomic_store(&s->active, s->n_active);
+	atomic_fetch_add(&s->queued, 1);
+	atomic_fetch_add(&s->preemptions, 1);
+}
+
+static struct request *sched_least_progress(struct sched *s)
+{
+	struct request *least = NULL;
+
+	list_for_each (it, &s->users) {
+		struct sched_user *u = list_entry(it, struct sched_user, link);
+
+		list_for_each (jt, &u->active) {
+			struct request *r = list_entry(jt, struct request, user_link);
+
+			if (r->in_step >= 0)
+				continue;
+			if (!least || r->figures.generated < least->figures.generated ||
+				(r->figures.generated == least->figures.generated &&
+					r->figures.start_ns > least->figures.start_ns))
+				least = r;
+		}
+	}
+	return least;
+}
+
+bool sched_reserve(struct sched *s, struct request *r, uint32_t n)
+{
+	for (;;) {
+		struct request *victim;
+		int k = engine_seq_reserve(s->config.engine, r->session->seq, n);
+
+		if (!k)
+			return true;
+		if (k != -ENOSPC) {
+			sched_fail(s, r, k, "the engine refused positions for the request");
+			return false;
+		}
+		if (sched_evict(s))
+			continue;
+		if (s->n_active <= 1) {
+			if (r->figures.generated) {
+				sched_flush(s, r);
+				sched_over(s, r, REQUEST_LENGTH);
+			} else {
+				sched_fail(s, r, -ENOSPC,
+					"the prompt needs more positions than memory.limit has room "
+					"for: shorten it, or raise memory.limit");
+			}
+			return false;
+		}
+		victim = sched_least_progress(s);
+		if (!victim)
+			return false;
+		sched_preempt(s, victim);
+		if (victim == r)
+			return false;
+	}
+}
+
+static int sched_session_seq(struct sched *s, struct session *session)
+{
+	for (;;) {
+		struct session *oldest;
+		int r;
+
+		if (session->seq)
+			return 0;
+		r = engine_seq_new(s->config.engine, &session->seq);
+		if (r != -ENOBUFS || list_is_empty(&s->idle))
+			return r;
+		oldest = list_entry(s->idle.next, struct session, idle);
+		list_remove(&oldest->idle);
+		oldest->seq = engine_seq_free(s->config.engine, oldest->seq);
+		atomic_store(&oldest->held, 0);
+		atomic_fetch_add(&s->evictions, 1);
+	}
+}
+
+/* Positions that the prompt shares with what the session holds; the last token is always computed. */
+static uint32_t sched_common(const struct request *r)
+{
+	const struct session *session = r->session;
+	uint32_t most = num_min(engine_seq_length(session->seq), r->n_tokens - 1), n = 0;
+
+	if ((r->flags & REQUEST_SCORE) || !session->tokens)
+		return 0;
+	while (n < most && session->tokens[n] == r->tokens[n])
+		++n;
+	return n;
+}
+
+/* False: it waits in the queue, and so does everybody behind it. */
+static bool sched_admit_one(struct sched *s, struct sched_user *u, struct request *r)
+{
+	struct session *session = r->session;
+	uint32_t common;
+	bool had = session->seq;
+	int k = sched_session_seq(s, session);
+
+	if (k < 0) {
+		if (k == -ENOBUFS && s->n_active)
+			return false;
+		sched_fail(s, r, k, "no room for another session in the engine");
+		return true;
+	}
+	if (had)
+		list_remove(&session->idle);
+	common = sched_common(r);
+	engine_seq_truncate(s->config.engine, session->seq, common);
+	while ((k = engine_seq_reserve(s->config.engine, session->seq, r->n_tokens - common)) < 0)
+		if (k != -ENOSPC || !sched_evict(s))
+			break;
+	if (k < 0 && (k != -ENOSPC || !s->n_active)) {
+		list_append(&s->idle, &session->idle);
+		sched_fail(s, r, k,
+			"the prompt needs more positions than memory.limit has room for: shorten "
+			"it, or raise memory.limit");
+		return true;
+	}
+	if (k < 0) {
+		list_append(&s->idle, &session->idle);
+		return false;
+	}
+	session->busy = true;
+	free(session->tokens);
+	session->tokens = NULL;
+	list_remove(&r->user_link);
+	list_append(&u->active, &r->user_link);
+	r->state = REQUEST_ACTIVE;
+	atomic_fetch_sub(&s->queued, 1);
+	atomic_store(&s->active, ++s->n_active);
+	if (!r->figures.start_ns) {
+		r->figures.start_ns = clock_now();
+		r->figures.reused = common;
+		engine_stats(s->config.engine, &r->before);
+		atomic_fetch_add(&s->reused_tokens, common);
+		atomic_fetch_add(&s->prompt_tokens, r->n_prompt);
+	}
+	return true;
+}
+
+static struct request *sched_user_next(const struct sched_user *u)
+{
+	list_for_each (it, &u->queued) {
+		struct request *r = list_entry(it, struct request, user_link);
+
+		if (!r->session->busy)
+			return r;
+	}
+	return NULL;
+}
+
+/* Users take turns: each that was served goes to the end. */
+static void sched_admit(struct sched *s)
+{
+	bool any = true;
+
+	while (any) {
+		any = false;
+		list_for_each_safe (it, &s->users) {
+			struct sched_user *u = list_entry(it, struct sched_user, link);
+			struct request *r;
+
+			if (s->n_active >= s->config.live_rows * SCHED_ACTIVE_PER_ROW)
+				return;
+			r = sched_user_next(u);
+			if (!r)
+				continue;
+			if (!sched_admit_one(s, u, r))
+				return;
+			list_remove(&u->link);
+			list_append(&s->users, &u->link);
+			any = true;
+		}
+	}
+}
+
+static void sched_finish(struct sched *s, struct request *r)
+{
+	struct session *session = r->session;
+	struct engine_stats now;
+
+	list_remove(&r->over_link);
+	if (r->figures.start_ns && session->busy && session->seq) {
+		if (r->in_step >= 0) {
+			sched_step_drop(s, r);
+			engine_seq_truncate(s->config.engine, session->seq, r->base);
+		}
+		free(session->tokens);
+		session->tokens = steal_ptr(r->tokens);
+		atomic_store(&session->held, engine_seq_length(session->seq));
+		session->busy = false;
+		list_append(&s->idle, &session->idle);
+	}
+	r->figures.end_ns = clock_now();
+	if (r->figures.start_ns) {
+		engine_stats(s->config.engine, &now);
+		r->figures.io_wait_ns = now.wait_ns - r->before.wait_ns;
+		r->figures.hits = now.hits - r->before.hits;
+		r->figures.misses = now.misses - r->before.misses;
+		r->figures.bytes_read = now.bytes_read - r->before.bytes_read;
+		r->figures.bytes_useful = now.bytes_useful - r->before.bytes_useful;
+	}
+	s->config.post(s->config.arg, SCHED_DONE, r);
+}
+
+/* Those that ended well wait for the end of their step: their positions are kept. */
+static void sched_finish_all(struct sched *s)
+{
+	list_for_each_safe (it, &s->over) {
+		struct request *r = list_entry(it, struct request, over_link);
+
+		if (r->in_step >= 0 && (r->finish == REQUEST_STOP || r->finish == REQUEST_LENGTH))
+			continue;
+		sched_finish(s, r);
+	}
+	sched_users_trim(s);
+}
+
+enum sched_result sched_run(struct sched *s)
+{
+	enum sched_result live = SCHED_IDLE, bulk = SCHED_IDLE;
+
+	sched_finish_all(s);
+	sched_admit(s);
+	for (enum engine_context c = 0; c < ENGINE_CONTEXTS; ++c)
+		if (!s->steps[c].running)
+			sched_step_begin(s, c);
+	if (s->steps[ENGINE_LIVE].running)
+		live = sched_step_advance(s, ENGINE_LIVE);
+	if (s->steps[ENGINE_BULK].running)
+		bulk = sched_step_advance(s, ENGINE_BULK);
+	if (!list_is_empty(&s->over))
+		return SCHED_MORE;
+	if (live == SCHED_MORE || bulk == SCHED_MORE)
+		return SCHED_MORE;
+	return live == SCHED_WAITING || bulk == SCHED_WAITING ? SCHED_WAITING : SCHED_IDLE;
+}
+
+struct sched *sched_free(struct sched *s)
+{
+	if (!s)
+		return NULL;
+	list_for_each_safe (it, &s->users) {
+		struct sched_user *u = list_entry(it, struct sched_user, link);
+
+		list_for_each_safe (jt, &u->queued)
+			sched_over(s, list_entry(jt, struct request, user_link), REQUEST_CANCELLED);
+		list_for_each_safe (jt, &u->active)
+			sched_over(s, list_entry(jt, struct request, user_link), REQUEST_CANCELLED);
+	}
+	list_for_each_safe (it, &s->over)
+		sched_finish(s, list_entry(it, struct request, over_link));
+	sched_users_trim(s);
+	list_for_each_safe (it, &s->idle) {
+		struct session *session = list_entry(it, struct session, idle);
+
+		list_remove(&session->idle);
+		session->seq = engine_seq_free(s->config.engine, session->seq);
+		free(session->tokens);
+		session->tokens = NULL;
+	}
+	for (size_t c = 0; c < ENGINE_CONTEXTS; ++c) {
+		free(s->steps[c].rows);
+		free(s->steps[c].engine_rows);
+	}
+	free(s->scratch);
+	free(s);
+	return NULL;
+}
