@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * What programs tell the administrator.  Only programs log (daemon/, tools); libraries return errors.
- * One line to stderr, or wherever the sink of the program sends it (daemon: the journal).  Any
- * thread; the level and the sink are set at start-up or by the main thread.
+ * What programs tell the administrator.  Only programs log (daemon/, tools); libraries return
+ * errors. One line to stderr, or wherever the sink of the program sends it (daemon: the journal).
+ * Any thread; the level and the sink are set at start-up or by the main thread.
  *
  * The text of prompts and answers never comes here.
  */

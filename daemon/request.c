@@ -44,8 +44,9 @@ struct request *request_free(struct request *r)
 
 size_t request_out_room(const struct request *r)
 {
-	return LIMIT_REQUEST_OUTPUT - (atomic_load_explicit(&r->out_head, memory_order_relaxed) -
-					      atomic_load_explicit(&r->out_tail, memory_order_acquire));
+	return LIMIT_REQUEST_OUTPUT -
+	       (atomic_load_explicit(&r->out_head, memory_order_relaxed) -
+		       atomic_load_explicit(&r->out_tail, memory_order_acquire));
 }
 
 static void request_copy_in(struct request *r, uint32_t at, const void *from, size_t n)

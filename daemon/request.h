@@ -32,17 +32,17 @@ struct client;
 struct session {
 	uint8_t id[SESSION_ID_SIZE];
 	uid_t uid;
-	struct list link;	   /* loop: of manager->sessions */
-	uint32_t opened;	   /* loop: by so many connections */
-	uint32_t requests;	   /* loop: not yet done */
-	uint64_t used_ns;	   /* loop: last use */
-	bool forget;		   /* loop: FORGET goes out when no request is left */
-	bool forgetting;	   /* loop: FORGET is on its way */
-	_Atomic(uint32_t) held;	   /* shared: positions held, for people */
-	struct list idle;	   /* engine: of sched->idle, oldest first */
-	struct engine_seq *seq;	   /* engine */
-	uint32_t *tokens;	   /* engine: what seq holds */
-	bool busy;		   /* engine: a request runs in it */
+	struct list link;	/* loop: of manager->sessions */
+	uint32_t opened;	/* loop: by so many connections */
+	uint32_t requests;	/* loop: not yet done */
+	uint64_t used_ns;	/* loop: last use */
+	bool forget;		/* loop: FORGET goes out when no request is left */
+	bool forgetting;	/* loop: FORGET is on its way */
+	_Atomic(uint32_t) held; /* shared: positions held, for people */
+	struct list idle;	/* engine: of sched->idle, oldest first */
+	struct engine_seq *seq; /* engine */
+	uint32_t *tokens;	/* engine: what seq holds */
+	bool busy;		/* engine: a request runs in it */
 };
 
 enum request_finish {
@@ -119,11 +119,11 @@ struct request {
 	enum request_state state;
 	uint32_t *tokens; /* the prompt (made by the loop), then the answer */
 	uint32_t n_tokens, room_tokens;
-	uint32_t base;	    /* positions of seq before the step under way */
-	int in_step;	    /* enum engine_context, or -1 */
+	uint32_t base; /* positions of seq before the step under way */
+	int in_step;   /* enum engine_context, or -1 */
 	uint32_t step_rows;
-	uint64_t round;	    /* last looked at for a step */
-	bool deferred;	    /* the last token is not out yet, for text that is held back */
+	uint64_t round;		    /* last looked at for a step */
+	bool deferred;		    /* the last token is not out yet, for text that is held back */
 	struct request_event token; /* that token */
 	struct answer answer;
 	struct engine_stats before;
@@ -134,11 +134,11 @@ struct request {
 	struct request_figures figures;
 
 	/* shared */
-	_Atomic(bool) cancel;	   /* loop: please stop */
-	_Atomic(bool) starved;	   /* engine waits for room in the output */
-	_Atomic(bool) to_loop;	   /* stands in the queue to the loop */
+	_Atomic(bool) cancel;	    /* loop: please stop */
+	_Atomic(bool) starved;	    /* engine waits for room in the output */
+	_Atomic(bool) to_loop;	    /* stands in the queue to the loop */
 	_Atomic(uint32_t) computed; /* positions of the prompt, for PROGRESS */
-	float *logits;		   /* one row; whose, says logits_full */
+	float *logits;		    /* one row; whose, says logits_full */
 	_Atomic(bool) logits_full;
 	_Atomic(uint32_t) out_head, out_tail;
 	uint8_t out[LIMIT_REQUEST_OUTPUT] __attribute__((aligned(8)));

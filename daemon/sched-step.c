@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "sched-internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +46,8 @@ static int sched_text(struct sched *s, struct request *r, uint32_t id, bool firs
 	int k = tokenizer_piece(s->config.tokenizer, id, first, false, &piece, &n);
 
 	if (k < 0 || n > SCHED_PIECE_MAX) {
-		sched_fail(s, r, k < 0 ? k : -EMSGSIZE, "a token of the vocabulary has no usable text");
+		sched_fail(s, r, k < 0 ? k : -EMSGSIZE,
+			"a token of the vocabulary has no usable text");
 		return -1;
 	}
 	k = answer_push(&r->answer, piece, n);
@@ -99,7 +101,8 @@ static void sched_scored(struct sched *s, struct request *r, uint32_t position, 
 	r->token = (struct request_event){.id = id,
 		.position = position + 1,
 		.logprob = logprob,
-		.flags = REQUEST_EVENT_TOKEN | REQUEST_EVENT_PROMPT | REQUEST_EVENT_LOGPROB | flags};
+		.flags =
+			REQUEST_EVENT_TOKEN | REQUEST_EVENT_PROMPT | REQUEST_EVENT_LOGPROB | flags};
 	r->deferred = true;
 	if (position + 2 == r->n_prompt) {
 		sched_flush(s, r);
@@ -207,8 +210,8 @@ static bool sched_score_first(struct sched *s, struct request *r)
 {
 	if (sched_text(s, r, r->tokens[0], true) < 0)
 		return false;
-	r->token = (struct request_event){.id = r->tokens[0],
-		.flags = REQUEST_EVENT_TOKEN | REQUEST_EVENT_PROMPT};
+	r->token = (struct request_event){
+		.id = r->tokens[0], .flags = REQUEST_EVENT_TOKEN | REQUEST_EVENT_PROMPT};
 	r->deferred = true;
 	if (r->n_prompt == 1) {
 		sched_flush(s, r);
@@ -261,8 +264,8 @@ static uint32_t sched_rows_of(
 	return num_min(left, most);
 }
 
-static void sched_rows_add(
-	struct sched *s, struct sched_step *step, enum engine_context c, struct request *r, uint32_t n)
+static void sched_rows_add(struct sched *s, struct sched_step *step, enum engine_context c,
+	struct request *r, uint32_t n)
 {
 	uint32_t at = engine_seq_length(r->session->seq);
 
@@ -285,7 +288,8 @@ static void sched_rows_add(
 /* The next request of a user that has not been looked at in this round. */
 static struct request *sched_user_turn(struct sched *s, struct sched_user *u)
 {
-	list_for_each (it, &u->active) {
+	list_for_each(it, &u->active)
+	{
 		struct request *r = list_entry(it, struct request, user_link);
 
 		if (r->round != s->round && r->in_step < 0) {
@@ -302,14 +306,17 @@ static uint32_t sched_candidates(struct sched *s)
 {
 	uint32_t n = 0;
 
-	list_for_each (it, &s->users) {
+	list_for_each(it, &s->users)
+	{
 		struct sched_user *u = list_entry(it, struct sched_user, link);
 
-		list_for_each (jt, &u->active) {
+		list_for_each(jt, &u->active)
+		{
 			struct request *r = list_entry(jt, struct request, user_link);
 
-			n += r->in_step < 0 && (r->flags & REQUEST_SCORE ||
-					r->n_tokens - engine_seq_length(r->session->seq) > 1);
+			n += r->in_step < 0 &&
+			     (r->flags & REQUEST_SCORE ||
+				     r->n_tokens - engine_seq_length(r->session->seq) > 1);
 		}
 	}
 	return n;
@@ -322,13 +329,17 @@ static void sched_collect(struct sched *s, enum engine_context c, uint32_t most)
 	uint32_t share = most;
 	bool any = true;
 
-	if (c == ENGINE_BULK)
-		share = num_max(most / num_max(sched_candidates(s), 1u), 1u);
+	if (c == ENGINE_BULK) {
+		uint32_t sharers = num_max(sched_candidates(s), 1u);
+
+		share = num_max(most / sharers, 1u);
+	}
 	++s->round;
 	step->n = 0;
 	while (any && step->n < most) {
 		any = false;
-		list_for_each (it, &s->users) {
+		list_for_each(it, &s->users)
+		{
 			struct sched_user *u = list_entry(it, struct sched_user, link);
 			struct request *r;
 			uint32_t n;

@@ -59,7 +59,8 @@ static struct sched_user *sched_user_get(struct sched *s, uid_t uid)
 {
 	struct sched_user *u;
 
-	list_for_each (it, &s->users) {
+	list_for_each(it, &s->users)
+	{
 		u = list_entry(it, struct sched_user, link);
 		if (u->uid == uid)
 			return u;
@@ -76,7 +77,8 @@ static struct sched_user *sched_user_get(struct sched *s, uid_t uid)
 
 static void sched_users_trim(struct sched *s)
 {
-	list_for_each_safe (it, &s->users) {
+	list_for_each_safe(it, &s->users)
+	{
 		struct sched_user *u = list_entry(it, struct sched_user, link);
 
 		if (list_is_empty(&u->queued) && list_is_empty(&u->active)) {
@@ -145,7 +147,8 @@ void sched_forget(struct sched *s, struct session *session)
 /* Takes the positions of the session that has been idle longest.  False: none has any. */
 static bool sched_evict(struct sched *s)
 {
-	list_for_each (it, &s->idle) {
+	list_for_each(it, &s->idle)
+	{
 		struct session *session = list_entry(it, struct session, idle);
 
 		if (!engine_seq_length(session->seq))
@@ -179,10 +182,12 @@ static struct request *sched_least_progress(struct sched *s)
 {
 	struct request *least = NULL;
 
-	list_for_each (it, &s->users) {
+	list_for_each(it, &s->users)
+	{
 		struct sched_user *u = list_entry(it, struct sched_user, link);
 
-		list_for_each (jt, &u->active) {
+		list_for_each(jt, &u->active)
+		{
 			struct request *r = list_entry(jt, struct request, user_link);
 
 			if (r->in_step >= 0)
@@ -216,7 +221,8 @@ bool sched_reserve(struct sched *s, struct request *r, uint32_t n)
 				sched_over(s, r, REQUEST_LENGTH);
 			} else {
 				sched_fail(s, r, -ENOSPC,
-					"the prompt needs more positions than memory.limit has room "
+					"the prompt needs more positions than memory.limit has "
+					"room "
 					"for: shorten it, or raise memory.limit");
 			}
 			return false;
@@ -249,7 +255,8 @@ static int sched_session_seq(struct sched *s, struct session *session)
 	}
 }
 
-/* Positions that the prompt shares with what the session holds; the last token is always computed. */
+/* Positions that the prompt shares with what the session holds; the last token is always computed.
+ */
 static uint32_t sched_common(const struct request *r)
 {
 	const struct session *session = r->session;
@@ -314,7 +321,8 @@ static bool sched_admit_one(struct sched *s, struct sched_user *u, struct reques
 
 static struct request *sched_user_next(const struct sched_user *u)
 {
-	list_for_each (it, &u->queued) {
+	list_for_each(it, &u->queued)
+	{
 		struct request *r = list_entry(it, struct request, user_link);
 
 		if (!r->session->busy)
@@ -330,7 +338,8 @@ static void sched_admit(struct sched *s)
 
 	while (any) {
 		any = false;
-		list_for_each_safe (it, &s->users) {
+		list_for_each_safe(it, &s->users)
+		{
 			struct sched_user *u = list_entry(it, struct sched_user, link);
 			struct request *r;
 
@@ -380,7 +389,8 @@ static void sched_finish(struct sched *s, struct request *r)
 /* Those that ended well wait for the end of their step: their positions are kept. */
 static void sched_finish_all(struct sched *s)
 {
-	list_for_each_safe (it, &s->over) {
+	list_for_each_safe(it, &s->over)
+	{
 		struct request *r = list_entry(it, struct request, over_link);
 
 		if (r->in_step >= 0 && (r->finish == REQUEST_STOP || r->finish == REQUEST_LENGTH))
@@ -414,18 +424,19 @@ struct sched *sched_free(struct sched *s)
 {
 	if (!s)
 		return NULL;
-	list_for_each_safe (it, &s->users) {
+	list_for_each_safe(it, &s->users)
+	{
 		struct sched_user *u = list_entry(it, struct sched_user, link);
 
-		list_for_each_safe (jt, &u->queued)
+		list_for_each_safe(jt, &u->queued)
 			sched_over(s, list_entry(jt, struct request, user_link), REQUEST_CANCELLED);
-		list_for_each_safe (jt, &u->active)
+		list_for_each_safe(jt, &u->active)
 			sched_over(s, list_entry(jt, struct request, user_link), REQUEST_CANCELLED);
 	}
-	list_for_each_safe (it, &s->over)
-		sched_finish(s, list_entry(it, struct request, over_link));
+	list_for_each_safe(it, &s->over) sched_finish(s, list_entry(it, struct request, over_link));
 	sched_users_trim(s);
-	list_for_each_safe (it, &s->idle) {
+	list_for_each_safe(it, &s->idle)
+	{
 		struct session *session = list_entry(it, struct session, idle);
 
 		list_remove(&session->idle);

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine-thread.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "fd.h"
+
+/* A message that comes while only reads are awaited is seen after at most so long. */
+#define ENGINE_THREAD_WAIT (2 * CLOCK_NS_PER_MS)
+/* Even a thread without work shows that it lives. */
+#define ENGINE_THREAD_NAP_MS 1000
+
+struct engine_thread {
+	struct engine_thread_config config;
+	pthread_t thread;
+	bool joinable;
+	int to_loop, to_engine; /* eventfds */
+	struct queue in, out;
+	_Atomic(bool) stop, asleep, signalled;
+	_Atomic(int) state;
+	_Atomic(unsigned) percent, phase;
+	_Atomic(uint64_t) beat;
+	_Atomic(struct engine *) engine;
+	_Atomic(struct sched *) sched;
+	_Atomic(uint32_t) kv_free, kv_all;
+	struct error error;
+};
+
+static void engine_thread_signal(struct engine_thread *t)
+{
+	uint64_t one = 1;
+
+	if (!atomic_exchange(&t->signalled, true))
+		(void)!write(t->to_loop, &one, sizeof one);
+}
+
+static int engine_thread_progress(void *arg, enum engine_phase phase, uint64_t done, uint64_t all)
+{
+	/* Shares of the time that loading takes, roughly. */
+	static const unsigned begin[] = {0, 30, 70}, end[] = {30, 70, 100};
+	struct engine_thread *t = arg;
+	unsigned percent = begin[phase];
+
+	if (all)
+		percent += (unsigned)((double)(end[phase] - begin[phase]) *
+				      ((double)done / (double)all));
+	atomic_fetch_add(&t->beat, 1);
+	atomic_store(&t->phase, (unsigned)phase);
+	if (atomic_exchange(&t->percent, percent) != percent)
+		engine_thread_signal(t);
+	return atomic_load(&t->stop) ? 1 : 0;
+}
+
+static void engine_thread_post(void *arg, uint32_t type, void *object)
+{
+	struct engine_thread *t = arg;
+
+	/* Cannot be full: see queue.h. */
+	(void)queue_push(&t->out, type, object);
+	engine_thread_signal(t);
+}
+
+static bool engine_thread_messages(struct engine_thread *t, struct sched *s)
+{
+	struct queue_message m;
+	bool any = false;
+
+	while (queue_pop(&t->in, &m)) {
+		any = true;
+		if (m.type == SCHED_SUBMIT)
+			sched_submit(s, m.object);
+		else if (m.type == SCHED_POKE)
+			sched_poke(s, m.object);
+		else if (m.type == SCHED_FORGET)
+			sched_forget(s, m.object);
+	}
+	return any;
+}
+
+static void engine_thread_sleep(struct engine_thread *t, struct sched *s)
+{
+	struct pollfd p = {.fd = t->to_engine, .events = POLLIN};
+	uint64_t n;
+
+	atomic_store(&t->asleep, true);
+	if (!engine_thread_messages(t, s) && !atomic_load(&t->stop))
+		(void)poll(&p, 1, ENGINE_THREAD_NAP_MS);
+	atomic_store(&t->asleep, false);
+	(void)!read(t->to_engine, &n, sizeof n);
+}
+
+static void engine_thread_serve(struct engine_thread *t, struct engine *engine, struct sched *s)
+{
+	while (!atomic_load(&t->stop)) {
+		enum sched_result result;
+		uint32_t kv_free, kv_all;
+
+		(void)engine_thread_messages(t, s);
+		result = sched_run(s);
+		atomic_fetch_add(&t->beat, 1);
+		engine_kv(engine, &kv_free, &kv_all);
+		atomic_store(&t->kv_free, kv_free);
+		atomic_store(&t->kv_all, kv_all);
+		if (result == SCHED_WAITING)
+			(void)engine_wait(engine, ENGINE_THREAD_WAIT);
+		else if (result == SCHED_IDLE)
+			engine_thread_sleep(t, s);
+	}
+}
+
+static void *engine_thread_main(void *arg)
+{
+	struct engine_thread *t = arg;
+	struct engine_config config = t->config.engine;
+	struct sched_config sched_config;
+	struct engine *engine = NULL;
+	struct sched *s = NULL;
+	int r;
+
+	config.progress = engine_thread_progress;
+	config.progress_arg = t;
+	r = engine_start(&engine, &config, &t->error);
+	if (r >= 0) {
+		sched_config = (struct sched_config){
+			.engine = engine,
+			.tokenizer = t->config.tokenizer,
+			.vocabulary = config.desc->vocabulary,
+			.context = t->config.context,
+			.live_rows = t->config.live_rows,
+			.bulk_rows = t->config.bulk_rows,
+			.post = engine_thread_post,
+			.arg = t,
+		};
+		r = sched_new(&s, &sched_config);
+	}
+	if (r < 0) {
+		(void)error_errno(&t->error, r, "cannot start the engine");
+		engine_free(engine);
+		atomic_store(&t->state, ENGINE_THREAD_FAILED);
+		engine_thread_signal(t);
+		return NULL;
+	}
+	atomic_store(&t->engine, engine);
+	atomic_store(&t->sched, s);
+	atomic_store(&t->state, ENGINE_THREAD_READY);
+	engine_thread_signal(t);
+	engine_thread_serve(t, engine, s);
+	/* What came last is given back too. */
+	(void)engine_thread_messages(t, s);
+	sched_free(s);
+	engine_free(engine);
+	atomic_store(&t->state, ENGINE_THREAD_ENDED);
+	engine_thread_signal(t);
+	return NULL;
+}
+
+int engine_thread_new(struct engine_thread **ret, const struct engine_thread_config *config)
+{
+	struct engine_thread *t = calloc(1, sizeof *t);
+	sigset_t all, before;
+	int r;
+
+	if (!t)
+		return -ENOMEM;
+	t->config = *config;
+	t->to_loop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	t->to_engine = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (t->to_loop < 0 || t->to_engine < 0) {
+		r = -errno;
+		engine_thread_free(t);
+		return r;
+	}
+	/* Signals are the loop's; the threads of the team inherit this. */
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = -pthread_create(&t->thread, NULL, engine_thread_main, t);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (r < 0) {
+		engine_thread_free(t);
+		return r;
+	}
+	t->joinable = true;
+	*ret = t;
+	return 0;
+}
+
+struct engine_thread *engine_thread_free(struct engine_thread *t)
+{
+	if (!t)
+		return NULL;
+	if (t->joinable) {
+		engine_thread_stop(t);
+		(void)pthread_join(t->thread, NULL);
+	}
+	fd_close(t->to_loop);
+	fd_close(t->to_engine);
+	free(t);
+	return NULL;
+}
+
+int engine_thread_fd(const struct engine_thread *t)
+{
+	return t->to_loop;
+}
+
+enum engine_thread_state engine_thread_state(const struct engine_thread *t)
+{
+	return (enum engine_thread_state)atomic_load(&t->state);
+}
+
+const struct error *engine_thread_error(const struct engine_thread *t)
+{
+	return &t->error;
+}
+
+unsigned engine_thread_percent(const struct engine_thread *t, enum engine_phase *ret_phase)
+{
+	*ret_phase = (enum engine_phase)atomic_load(&t->phase);
+	return atomic_load(&t->percent);
+}
+
+uint64_t engine_thread_beat(const struct engine_thread *t)
+{
+	return atomic_load(&t->beat);
+}
+
+bool engine_thread_idle(const struct engine_thread *t)
+{
+	return atomic_load(&t->asleep);
+}
+
+void engine_thread_ack(struct engine_thread *t)
+{
+	uint64_t n;
+
+	(void)!read(t->to_loop, &n, sizeof n);
+	atomic_store(&t->signalled, false);
+}
+
+bool engine_thread_take(struct engine_thread *t, struct queue_message *ret)
+{
+	return queue_pop(&t->out, ret);
+}
+
+static void engine_thread_wake(struct engine_thread *t)
+{
+	uint64_t one = 1;
+
+	(void)!write(t->to_engine, &one, sizeof one);
+}
+
+void engine_thread_send(struct engine_thread *t, uint32_t type, void *object)
+{
+	(void)queue_push(&t->in, type, object);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load(&t->asleep))
+		engine_thread_wake(t);
+}
+
+void engine_thread_stop(struct engine_thread *t)
+{
+	atomic_store(&t->stop, true);
+	engine_thread_wake(t);
+}
+
+void engine_thread_stats(struct engine_thread *t, struct engine_stats *ret,
+	struct sched_figures *ret_figures, uint32_t *ret_kv_free, uint32_t *ret_kv_all)
+{
+	*ret = (struct engine_stats){0};
+	*ret_figures = (struct sched_figures){0};
+	*ret_kv_free = atomic_load(&t->kv_free);
+	*ret_kv_all = atomic_load(&t->kv_all);
+	/* Once it is told to stop, both may go away at any moment. */
+	if (engine_thread_state(t) != ENGINE_THREAD_READY || atomic_load(&t->stop))
+		return;
+	engine_stats(atomic_load(&t->engine), ret);
+	sched_figures_get(atomic_load(&t->sched), ret_figures);
+}

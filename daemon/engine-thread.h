@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * The engine thread, as the loop sees it: it loads the model, then runs the scheduler until it is
+ * told to stop.  All functions are the loop thread's.  Messages of the scheduler come through
+ * engine_thread_take() after the descriptor became readable.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine.h"
+#include "queue.h"
+#include "sched.h"
+#include "tokenizer.h"
+
+struct engine_thread;
+
+struct engine_thread_config {
+	struct engine_config engine; /* progress is ours */
+	const struct tokenizer *tokenizer;
+	uint32_t context, live_rows, bulk_rows;
+};
+
+enum engine_thread_state {
+	ENGINE_THREAD_LOADING,
+	ENGINE_THREAD_READY,
+	ENGINE_THREAD_FAILED, /* engine_thread_error() */
+	ENGINE_THREAD_ENDED,
+};
+
+/* Starts the thread; loading goes on there.  0 or -errno. */
+int engine_thread_new(struct engine_thread **ret, const struct engine_thread_config *config);
+/* Stops (within a tile), takes all messages back, joins, frees.  NULL is fine; returns NULL. */
+struct engine_thread *engine_thread_free(struct engine_thread *t);
+
+/* Readable when there are messages, progress, or a change of state. */
+int engine_thread_fd(const struct engine_thread *t);
+enum engine_thread_state engine_thread_state(const struct engine_thread *t);
+const struct error *engine_thread_error(const struct engine_thread *t);
+/* 0 to 100, and the phase. */
+unsigned engine_thread_percent(const struct engine_thread *t, enum engine_phase *ret_phase);
+/* A number that grows while the thread lives and is not stuck. */
+uint64_t engine_thread_beat(const struct engine_thread *t);
+/* True while it sleeps for want of work. */
+bool engine_thread_idle(const struct engine_thread *t);
+
+/* Acknowledges the descriptor; before engine_thread_take(). */
+void engine_thread_ack(struct engine_thread *t);
+bool engine_thread_take(struct engine_thread *t, struct queue_message *ret);
+/* SCHED_SUBMIT, SCHED_POKE, SCHED_FORGET; the latter may also be called while loading. */
+void engine_thread_send(struct engine_thread *t, uint32_t type, void *object);
+/* Asks to stop: loading ends, requests come back cancelled, the state becomes ENDED. */
+void engine_thread_stop(struct engine_thread *t);
+
+void engine_thread_stats(struct engine_thread *t, struct engine_stats *ret,
+	struct sched_figures *ret_figures, uint32_t *ret_kv_free, uint32_t *ret_kv_all);
