@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "avx2.h"
+
+const struct kernels kernels_tier_avx2 = {
+	.tier = KERNELS_AVX2,
+	.name = "avx2",
+	.quantize = avx2_quantize,
+	.product =
+		{
+			[KERNELS_F32] = avx2_product_f32,
+			[KERNELS_F16] = avx2_product_f16,
+			[KERNELS_BF16] = avx2_product_bf16,
+			[KERNELS_Q4_0] = ref_product_q4_0,
+			[KERNELS_Q4_1] = ref_product_q4_1,
+			[KERNELS_Q5_0] = ref_product_q5_0,
+			[KERNELS_Q5_1] = ref_product_q5_1,
+			[KERNELS_Q8_0] = ref_product_q8_0,
+			[KERNELS_Q4_K] = ref_product_q4_k,
+			[KERNELS_Q5_K] = ref_product_q5_k,
+			[KERNELS_Q6_K] = ref_product_q6_k,
+		},
+	.dequantize = ref_dequantize,
+	.rms_norm = avx2_rms_norm,
+	.rope = avx2_rope,
+	.swiglu = avx2_swiglu,
+	.add = avx2_add,
+	.add_scaled = avx2_add_scaled,
+	.softmax = avx2_softmax,
+	.sum_exp = avx2_sum_exp,
+	.attention = avx2_attention,
+	.is_finite = avx2_is_finite,
+	.f32_to_f16 = avx2_f32_to_f16,
+	.f16_to_f32 = avx2_f16_to_f32,
+};
