@@ -16,8 +16,9 @@
 struct tokenizer;
 
 enum tokenizer_flags {
-	TOKENIZER_ADD_SPECIAL = 1 << 0,   /* begin-of-text (and end) as the file says */
-	TOKENIZER_PARSE_SPECIAL = 1 << 1, /* control tokens in the text become ids: templates only */
+	TOKENIZER_ADD_SPECIAL = 1 << 0, /* begin-of-text (and end) as the file says */
+	TOKENIZER_PARSE_SPECIAL = 1
+				  << 1, /* control tokens in the text become ids: templates only */
 };
 
 /* -ENOTSUP with the key and what is supported, -EBADMSG for a broken vocabulary. */
@@ -32,8 +33,9 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsi
 	uint32_t **ret, size_t *ret_n);
 
 /*
- * Appends the ids of the text to a growing array (for prompts made of template pieces and user text,
- * where only the pieces may hold control tokens).  The pieces are tokenized apart from each other.
+ * Appends the ids of the text to a growing array (for prompts made of template pieces and user
+ * text, where only the pieces may hold control tokens).  The pieces are tokenized apart from each
+ * other.
  */
 struct tokenizer_ids {
 	uint32_t *ids;
@@ -63,5 +65,5 @@ struct utf8_stream {
 	unsigned char held[4];
 	unsigned n;
 };
-/* Writes at most n + 3 * 3 bytes to out, returns how many. `last`: flush what is held. */
+/* Writes at most 3 * (n + 3) bytes to out, returns how many. `last`: flush what is held. */
 size_t utf8_stream_push(struct utf8_stream *s, const char *bytes, size_t n, bool last, char *out);
