@@ -218,13 +218,9 @@ static int bpe_word(void *arg, const char *s, size_t n)
 		};
 	r = merge_run(&m);
 	for (uint32_t i = 0; !r && i < m.n; i = m.symbols[i].next) {
-		uint32_t id = m.symbols[i].id;
-
-		/* A byte without a token: the unknown one where the file names it, else nothing. */
-		if (id == TOKEN_NONE)
-			id = t->unknown;
-		if (id != TOKEN_NONE)
-			r = ids_push(j->ids, id);
+		/* A byte without a token gives nothing, as in the reference implementation. */
+		if (m.symbols[i].id != TOKEN_NONE)
+			r = ids_push(j->ids, m.symbols[i].id);
 	}
 	return r;
 }

@@ -18,8 +18,10 @@ enum {
 
 /* Sorted. */
 int cmd_check(int argc, char **argv);
+int cmd_detokenize(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
+int cmd_tokenize(int argc, char **argv);
 int cmd_upcycle(int argc, char **argv);
 
 /* Says "moe-model VERB: ..." and how to get help; returns CMD_USAGE. */
