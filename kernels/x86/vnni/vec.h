@@ -101,12 +101,6 @@ static inline struct vec vec_fma(struct vec a, struct vec b, struct vec c)
 	return (struct vec){_mm512_fmadd_ps(a.v, b.v, c.v)};
 }
 
-/* -(a * b) + c, one rounding */
-static inline struct vec vec_fnma(struct vec a, struct vec b, struct vec c)
-{
-	return (struct vec){_mm512_fnmadd_ps(a.v, b.v, c.v)};
-}
-
 /* a > b ? a : b, so b where either is NaN */
 static inline struct vec vec_max(struct vec a, struct vec b)
 {
