@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT */
+
+/* Descriptions of the three families, what they refuse by name, and online upcycling. */
+
+#include "desc.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "maker.h"
+
+/* Parses and describes; want 0 or -errno whose text holds `text`. */
+static struct desc *describe(struct maker *m, int want, const char *text)
+{
+	struct error err = ERROR_NONE;
+	struct gguf *g = NULL;
+	struct desc *d = NULL;
+	int r;
+
+	maker_finish(m);
+	if (gguf_parse(&g, m->bytes, m->n, m->n, &err) < 0)
+		fail_msg("%s", err.text);
+	r = desc_new(&d, g, &err);
+	if (r != want || (text && !strstr(err.text, text)))
+		fail_msg("%d '%s', expected is %d '%s'", r, err.text, want, text ? text : "");
+	gguf_free(g);
+	maker_deinit(m);
+	return d;
+}
+
+static struct desc *describe_model(const struct maker_model *model, int want, const char *text)
+{
+	struct maker m;
+
+	maker_init(&m);
+	maker_model_keys(&m, model);
+	maker_model_tensors(&m, model);
+	return describe(&m, want, text);
+}
+
+static void families(void **state)
+{
+	struct maker_model model = MAKER_MODEL;
+	struct desc *d;
+
+	(void)state;
+	d = describe_model(&model, 0, NULL);
+	assert_true(d->rope_neighbours);
+	assert_int_equal(d->router, DESC_TOPK_SOFTMAX);
+	assert_int_equal(d->experts, 4);
+	assert_int_equal(d->top_k, 2);
+	assert_int_equal(d->expert_ff, 64);
+	assert_int_equal(d->head_size, 8);
+	assert_int_equal(d->layers[1].q_norm.size, 0);
+	/* Experts lie one behind the other. */
+	assert_int_equal(desc_expert(d, 1, 3, DESC_UP).offset,
+		d->layers[1].expert[DESC_UP].offset + (uint64_t)3 * 64 * 32 * 4);
+	assert_int_equal(desc_expert(d, 1, 3, DESC_UP).size, 64 * 32 * 4);
+	assert_int_equal(desc_expert_bytes(d, 0), 3 * 64 * 32 * 4);
+	assert_int_equal(desc_cycle_bytes(d), (uint64_t)2 * 2 * 3 * 64 * 32 * 4);
+	assert_true(desc_kv_f32(d));
+	assert_int_equal(desc_kv_bytes(d, 65), (uint64_t)128 * 2 * 16 * 2 * 4);
+	desc_free(d);
+
+	model.arch = "qwen3moe";
+	model.qk_norm = true;
+	d = describe_model(&model, 0, NULL);
+	assert_false(d->rope_neighbours);
+	assert_false(d->qk_norm_whole);
+	assert_int_equal(d->router, DESC_SOFTMAX_TOPK);
+	assert_true(d->router_normalize);
+	assert_int_equal(d->layers[0].k_norm.cols, 8);
+	desc_free(d);
+
+	model.arch = "olmoe";
+	model.qk_norm = false;
+	model.qk_whole = true;
+	d = describe_model(&model, 0, NULL);
+	assert_true(d->qk_norm_whole);
+	assert_false(d->router_normalize);
+	assert_int_equal(d->layers[0].k_norm.cols, 16);
+	desc_free(d);
+}
+
+static void tied_and_dense(void **state)
+{
+	struct maker_model model = MAKER_MODEL;
+	struct desc *d;
+
+	(void)state;
+	model.dense = true;
+	model.skip = "output.weight";
+	d = describe_model(&model, 0, NULL);
+	assert_int_equal(d->experts, 0);
+	assert_int_equal(d->output.offset, d->embedding.offset);
+	assert_int_equal(desc_cycle_bytes(d), 0);
+	assert_false(d->layers[0].moe);
+	assert_int_equal(d->layers[0].expert[DESC_DOWN].cols, 64);
+	desc_free(d);
+}
+
+/* The embedding, all norms, all of a layer: what is missing or too much is named. */
+static void refused_tensors(void **state)
+{
+	static const char *const needed[] = {"token_embd.weight", "output_norm.weight",
+		"blk.0.attn_norm.weight", "blk.1.attn_q.weight", "blk.1.attn_k.weight",
+		"blk.0.attn_v.weight", "blk.0.attn_output.weight", "blk.1.ffn_norm.weight",
+		"blk.1.ffn_down_exps.weight"};
+	struct maker_model model = MAKER_MODEL;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++) {
+		char stem[64];
+
+		model.skip = needed[i];
+		/* Experts may also be there one by one, so that the name that is missed is another.
+		 */
+		(void)snprintf(stem, sizeof stem, "%.*s", (int)strcspn(needed[i], "_"), needed[i]);
+		describe_model(&model, -EBADMSG, stem);
+	}
+	model = MAKER_MODEL;
+	model.extra = "blk.0.attn_q.bias";
+	describe_model(&model, -ENOTSUP, "blk.0.attn_q.bias': biases");
+	model.extra = "blk.2.attn_norm.weight";
+	describe_model(&model, -ENOTSUP, "blk.2.attn_norm.weight");
+	model = MAKER_MODEL;
+	model.arch = "qwen3moe";
+	describe_model(&model, -EBADMSG, "blk.0.attn_q_norm.weight' is missing");
+	model.arch = "mamba";
+	describe_model(&model, -ENOTSUP, "'mamba'");
+}
+
+static void refused_shapes(void **state)
+{
+	struct maker m;
+
+	(void)state;
+	for (int i = 0; i < 6; i++) {
+		struct maker_model keys = MAKER_MODEL, tensors = MAKER_MODEL;
+		const char *text = "";
+
+		switch (i) {
+		case 0:
+			keys.hidden = 64;
+			text = "token_embd.weight' is of shape";
+			break;
+		case 1:
+			keys.experts = 8;
+			text = "ffn_gate_inp.weight' is of shape";
+			break;
+		case 2:
+			keys.kv_heads = 4;
+			text = "attn_k.weight' is of shape";
+			break;
+		case 3:
+			keys.ff = 96;
+			text = "feed-forward block of 64";
+			break;
+		case 4:
+			keys.kv_heads = 3;
+			text = "do not divide";
+			break;
+		default:
+			keys.top_k = 5;
+			text = "llama.expert_used_count' is 5";
+			break;
+		}
+		maker_init(&m);
+		maker_model_keys(&m, &keys);
+		maker_model_tensors(&m, &tensors);
+		describe(&m, -EBADMSG, text);
+	}
+}
+
+static void refused_keys(void **state)
+{
+	static const struct {
+		const char *key;
+		const char *string;
+		float f;
+		uint32_t u;
+		int code;
+	} cases[] = {
+		{"llama.rope.scaling.type", "yarn", 0, 0, -ENOTSUP},
+		{"llama.attention.sliding_window", NULL, 0, 128, -ENOTSUP},
+		{"llama.attention.clamp_kqv", NULL, 8, 0, -ENOTSUP},
+		{"llama.logit_scale", NULL, 16, 0, -ENOTSUP},
+		{"llama.expert_gating_func", NULL, 0, 2, -ENOTSUP},
+		{"llama.expert_shared_count", NULL, 0, 1, -ENOTSUP},
+		{"llama.attention.value_length", NULL, 0, 4, -ENOTSUP},
+		{"llama.attention.key_length", NULL, 0, 2000, -EBADMSG},
+		{"llama.rope.dimension_count", NULL, 0, 16, -EBADMSG},
+		{"llama.rope.freq_base", NULL, 0.5f, 0, -EBADMSG},
+		{"split.count", NULL, 0, 2, -ENOTSUP},
+		{"moed.router_order", "sideways", 0, 0, -ENOTSUP},
+	};
+	struct maker_model model = MAKER_MODEL;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct maker m;
+
+		maker_init(&m);
+		maker_model_keys(&m, &model);
+		if (cases[i].string)
+			maker_key_string(&m, cases[i].key, cases[i].string);
+		else if (cases[i].u)
+			maker_key_u32(&m, cases[i].key, cases[i].u);
+		else
+			maker_key_f32(&m, cases[i].key, cases[i].f);
+		maker_model_tensors(&m, &model);
+		describe(&m, cases[i].code, cases[i].key);
+	}
+}
+
+static void linear_scaling(void **state)
+{
+	struct maker_model model = MAKER_MODEL;
+	struct maker m;
+	struct desc *d;
+
+	(void)state;
+	maker_init(&m);
+	maker_model_keys(&m, &model);
+	maker_key_string(&m, "llama.rope.scaling.type", "linear");
+	maker_key_f32(&m, "llama.rope.scaling.factor", 4);
+	maker_model_tensors(&m, &model);
+	d = describe(&m, 0, NULL);
+	assert_true(d->rope_scale == 0.25f);
+	desc_free(d);
+}
+
+static void online(void **state)
+{
+	struct maker_model model = MAKER_MODEL;
+	struct error err = ERROR_NONE;
+	struct desc *d;
+	float *rows, *again;
+	bool differ = false;
+
+	(void)state;
+	d = describe_model(&model, 0, NULL);
+	assert_int_equal(desc_upcycle(d, 8, 2, 1, true, NULL), -EINVAL);
+	desc_free(d);
+	model.dense = true;
+	d = describe_model(&model, 0, NULL);
+	assert_int_equal(desc_upcycle(d, 8, 3, 1, true, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "power of two"));
+	assert_int_equal(desc_upcycle(d, 9, 2, 1, true, NULL), -EINVAL);
+	assert_int_equal(desc_upcycle(d, 4, 8, 1, false, NULL), -EINVAL);
+	assert_int_equal(desc_upcycle(d, 0, 0, 1, false, NULL), -EINVAL);
+	assert_int_equal(d->experts, 0);
+	assert_int_equal(desc_upcycle(d, 8, 2, 1, true, NULL), 0);
+	assert_int_equal(d->layers[1].router.file, DESC_FILE_NONE);
+	assert_int_equal(
+		desc_expert(d, 1, 7, DESC_DOWN).offset, desc_expert(d, 1, 0, DESC_DOWN).offset);
+	assert_int_equal(desc_cycle_bytes(d), (uint64_t)2 * 3 * 64 * 32 * 4);
+
+	rows = calloc((size_t)2 * 8 * 32, sizeof *rows);
+	again = rows + (size_t)8 * 32;
+	desc_router_rows(d, 1, rows);
+	desc_router_rows(d, 0, again);
+	assert_memory_not_equal(rows, again, 8 * 32 * sizeof *rows);
+	desc_router_rows(d, 1, again);
+	assert_memory_equal(rows, again, 8 * 32 * sizeof *rows);
+	for (int e = 0; e < 8; e += 2) {
+		assert_memory_equal(rows + e * 32, rows + (e + 1) * 32, 32 * sizeof *rows);
+		differ |= e && memcmp(rows, rows + e * 32, 32 * sizeof *rows);
+	}
+	assert_true(differ);
+	free(rows);
+	desc_free(d);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(families),
+		cmocka_unit_test(tied_and_dense),
+		cmocka_unit_test(refused_tensors),
+		cmocka_unit_test(refused_shapes),
+		cmocka_unit_test(refused_keys),
+		cmocka_unit_test(linear_scaling),
+		cmocka_unit_test(online),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
