@@ -14,6 +14,7 @@
 #include <immintrin.h>
 #include "quant.h"
 #include "vnni.h"
+#include "tile.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -311,11 +312,32 @@ INLINE void rows_tile(uint32_t type, size_t bytes, const struct kernels_product 
 		rows_small(type, bytes, p, t, c, cols, out);
 }
 
-INLINE void rows_product(uint32_t type, size_t bytes, const struct kernels_product *p)
+/* From this many columns on, turning 16 rows costs less than it saves. */
+#define TILE_FROM 6
+
+/* As many rows as tiles take; returns their number. */
+INLINE size_t rows_tiles(
+	const struct kernels_product *p, void (*tile)(const struct kernels_product *p))
+{
+	struct kernels_product q = *p;
+	size_t r = 0;
+
+	if (p->cols < TILE_FROM)
+		return 0;
+	for (; r + 16 <= p->rows; r += 16) {
+		q.w = (const uint8_t *)p->w + r * p->w_stride;
+		q.out = p->out + r;
+		tile(&q);
+	}
+	return r;
+}
+
+INLINE void rows_product(uint32_t type, size_t bytes, const struct kernels_product *p,
+	void (*tile)(const struct kernels_product *p))
 {
 	struct rows_piece t = {.stride = p->w_stride};
 
-	for (size_t r = 0; r < p->rows; r += 4) {
+	for (size_t r = rows_tiles(p, tile); r < p->rows; r += 4) {
 		size_t left = p->rows - r, c = 0;
 
 		t.rows = left < 4 ? left : 4;
@@ -336,40 +358,40 @@ INLINE void rows_product(uint32_t type, size_t bytes, const struct kernels_produ
 
 void vnni_product_q4_0(const struct kernels_product *p)
 {
-	rows_product(KERNELS_Q4_0, sizeof(struct quant_q4_0), p);
+	rows_product(KERNELS_Q4_0, sizeof(struct quant_q4_0), p, tile_product_q4_0);
 }
 
 void vnni_product_q4_1(const struct kernels_product *p)
 {
-	rows_product(KERNELS_Q4_1, sizeof(struct quant_q4_1), p);
+	rows_product(KERNELS_Q4_1, sizeof(struct quant_q4_1), p, tile_product_q4_1);
 }
 
 void vnni_product_q5_0(const struct kernels_product *p)
 {
-	rows_product(KERNELS_Q5_0, sizeof(struct quant_q5_0), p);
+	rows_product(KERNELS_Q5_0, sizeof(struct quant_q5_0), p, tile_product_q5_0);
 }
 
 void vnni_product_q5_1(const struct kernels_product *p)
 {
-	rows_product(KERNELS_Q5_1, sizeof(struct quant_q5_1), p);
+	rows_product(KERNELS_Q5_1, sizeof(struct quant_q5_1), p, tile_product_q5_1);
 }
 
 void vnni_product_q8_0(const struct kernels_product *p)
 {
-	rows_product(KERNELS_Q8_0, sizeof(struct quant_q8_0), p);
+	rows_product(KERNELS_Q8_0, sizeof(struct quant_q8_0), p, tile_product_q8_0);
 }
 
 void vnni_product_q4_k(const struct kernels_product *p)
 {
-	rows_product(KERNELS_Q4_K, sizeof(struct quant_q4_k), p);
+	rows_product(KERNELS_Q4_K, sizeof(struct quant_q4_k), p, tile_product_q4_k);
 }
 
 void vnni_product_q5_k(const struct kernels_product *p)
 {
-	rows_product(KERNELS_Q5_K, sizeof(struct quant_q5_k), p);
+	rows_product(KERNELS_Q5_K, sizeof(struct quant_q5_k), p, tile_product_q5_k);
 }
 
 void vnni_product_q6_k(const struct kernels_product *p)
 {
-	rows_product(KERNELS_Q6_K, sizeof(struct quant_q6_k), p);
+	rows_product(KERNELS_Q6_K, sizeof(struct quant_q6_k), p, tile_product_q6_k);
 }

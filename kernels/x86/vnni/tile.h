@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/* Sixteen rows by any number of columns, for rows.c, which takes what is left over. */
+
+#include "kernels.h"
+
+void tile_product_q4_0(const struct kernels_product *p);
+void tile_product_q4_1(const struct kernels_product *p);
+void tile_product_q5_0(const struct kernels_product *p);
+void tile_product_q5_1(const struct kernels_product *p);
+void tile_product_q8_0(const struct kernels_product *p);
+void tile_product_q4_k(const struct kernels_product *p);
+void tile_product_q5_k(const struct kernels_product *p);
+void tile_product_q6_k(const struct kernels_product *p);
