@@ -184,6 +184,8 @@ int kernels_check_thread(void);
 /* Sets a query's state before its first block, and turns it into the output, [head] floats. */
 void kernels_attention_reset(float *state, size_t head);
 void kernels_attention_finish(const float *state, size_t head, float *out);
+/* 1 / sqrt(head), what most families scale their scores by. */
+float kernels_attention_scale(size_t head);
 
 /*
  * Angles position * frequency[i] of n_rot / 2 pairs: cos and sin times `scale`.  Own polynomials in

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "scratch.h"
 
+#include "mem.h"
 #include "num.h"
+#include "weights.h"
 
 /* Every part is aligned to this in the arena. */
 #define PART_ALIGN 256u
@@ -17,39 +19,53 @@ static uint64_t widest_ff(const struct desc *d)
 	return n;
 }
 
-/*
- * Bytes of one row in one context.  The shapes passed LIMIT_HIDDEN and LIMIT_HEADS, so that none of
- * this can overflow: each row length is at most 2^20 elements.
- */
+/* Both quantised forms of n elements: about 1.25 and 1.14 bytes an element. */
+static uint64_t forms(uint64_t n)
+{
+	return n / 32 * 40 + 40 + (n / 256 + 1) * 292;
+}
+
+/* What a row keeps in its context from tile to tile. */
 static uint64_t row_bytes(const struct desc *d)
+{
+	uint64_t k = num_max(d->top_k, 1u), hidden = d->hidden;
+
+	return 4 * (hidden * (2 + k)	  /* residual, input and outputs of the experts */
+			   + d->rope_dims /* angles */
+			   + 3 * k) +	  /* experts, weights, pairs */
+	       forms(hidden) +
+	       64;
+}
+
+/* What a row of the tile needs. */
+static uint64_t tile_bytes(const struct desc *d)
 {
 	uint64_t hidden = d->hidden, ff = widest_ff(d);
 	uint64_t q = (uint64_t)d->heads * d->head_size, kv = (uint64_t)d->kv_heads * d->head_size;
-	uint64_t f32 = 4 * hidden		/* residual, normed, attention out, experts' sum */
-		       + 2 * q			/* queries, attended values */
-		       + 2 * kv			/* keys and values before they are stored */
-		       + (uint64_t)d->top_k * 2 /* experts and weights */
-		       + d->experts		/* router logits */
-		       + 3 * ff + hidden	/* one expert's gate, up, product and output */
-		       + 2 * (uint64_t)d->head_size /* rope angles */;
-	/* Quantised forms, at worst in both block sizes: about 1.25 bytes an element. */
-	uint64_t quantised = 3 * (hidden + q + ff) + 4 * PART_ALIGN;
+	uint64_t widest = num_max(hidden, q);
 
-	return 4 * f32 + quantised + 512 /* bookkeeping */;
+	widest = num_max(widest, ff);
+	return 4 * (widest + q + 2 * kv + hidden + d->experts + 2 * ff + hidden) + forms(widest) +
+	       forms(hidden);
 }
 
+/*
+ * The shapes passed LIMIT_HIDDEN, LIMIT_HEADS and LIMIT_VOCABULARY, so that none of this can
+ * overflow.
+ */
 uint64_t scratch_bytes(
 	const struct desc *d, uint32_t live_rows, uint32_t bulk_rows, uint32_t threads)
 {
-	uint64_t rows = (uint64_t)live_rows + bulk_rows, n = rows * row_bytes(d);
+	uint64_t rows = (uint64_t)live_rows + bulk_rows;
+	uint64_t group = d->kv_heads ? d->heads / d->kv_heads : 1;
+	uint64_t n = rows * row_bytes(d) + SCRATCH_TILE * tile_bytes(d);
 
-	/* Logits and their candidates, for a batch of rows at a time. */
-	n += (uint64_t)num_min(live_rows, 8u) * d->vocabulary * 4;
-	/* Queries of one key-value head over a tile of rows: running state of attention. */
-	n += (uint64_t)threads * d->heads * (d->head_size + 2) * 4 * 8;
-	n += (uint64_t)threads * widest_ff(d) * 4 * 2;
-	/* Lists of rows by expert. */
-	n += rows * ((uint64_t)d->top_k + 1) * 32 + (uint64_t)d->experts * 64;
-	n += ((uint64_t)d->n_layers + PARTS + threads) * PART_ALIGN;
-	return n;
+	n += (uint64_t)SCRATCH_HEAD_ROWS * d->vocabulary * 4;
+	/* Queries, state and key counts of one task of attention. */
+	n += (uint64_t)num_max(threads, 1u) *
+	     (SCRATCH_ATTENTION_ROWS * group * (2 * (uint64_t)d->head_size + 3) * 4 + PART_ALIGN);
+	n += ((uint64_t)d->experts + 1) * 32 * 2;
+	n += PARTS * PART_ALIGN;
+	/* The slots begin on a huge page. */
+	return n + weights_overhead(d) + MEM_HUGE_PAGE;
 }

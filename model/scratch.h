@@ -11,6 +11,10 @@
 
 #include "desc.h"
 
+#define SCRATCH_TILE 64u	  /* rows that one tile takes through a product */
+#define SCRATCH_HEAD_ROWS 8u	  /* rows whose logits are made at once */
+#define SCRATCH_ATTENTION_ROWS 8u /* rows that one thread attends at once */
+
 /* UINT64_MAX where the shapes are beyond counting. */
 uint64_t scratch_bytes(
 	const struct desc *d, uint32_t live_rows, uint32_t bulk_rows, uint32_t threads);

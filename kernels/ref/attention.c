@@ -54,6 +54,11 @@ void ref_attention(const struct kernels_attention *a)
 			a->state + i * kernels_attention_state(a->head));
 }
 
+float kernels_attention_scale(size_t head)
+{
+	return 1.0f / sqrtf((float)head);
+}
+
 void kernels_attention_reset(float *state, size_t head)
 {
 	memset(state, 0, kernels_attention_state(head) * sizeof(float));

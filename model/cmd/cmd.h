@@ -19,6 +19,7 @@ enum {
 /* Sorted. */
 int cmd_check(int argc, char **argv);
 int cmd_detokenize(int argc, char **argv);
+int cmd_eval(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_plan(int argc, char **argv);
 int cmd_tokenize(int argc, char **argv);

@@ -19,6 +19,7 @@ struct verb {
 static const struct verb verbs[] = {
 	{"check", cmd_check, "read all of a model file and name its faults"},
 	{"detokenize", cmd_detokenize, "turn ids on standard input into text"},
+	{"eval", cmd_eval, "print logits, routes and greedy tokens of prompts"},
 	{"inspect", cmd_inspect, "say what a model file is, and whether it can be run"},
 	{"plan", cmd_plan, "show how a memory limit would be divided"},
 	{"tokenize", cmd_tokenize, "turn text on standard input into ids"},

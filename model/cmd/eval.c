@@ -1,0 +1,581 @@
+/* SPDX-License-Identifier: MIT */
+
+/* moe-model eval: prompts of ids through the engine in process; logits, routes, greedy tokens. */
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd.h"
+#include "desc.h"
+#include "engine.h"
+#include "gguf.h"
+#include "memory-limit.h"
+#include "num.h"
+#include "plan.h"
+#include "sampler.h"
+
+#define VERB "eval"
+#define WAIT_NS UINT64_C(1000000000)
+
+static const char text[] =
+	"Usage: moe-model eval FILE --prompts IDS.json [OPTION...]\n"
+	"Run prompts, given as ids, through the engine and print what it computes.\n\n"
+	"  --prompts FILE   {\"prompts\": [[1, 2, 3], ...]}\n"
+	"  --greedy N       continue each prompt by N tokens, the best one each time\n"
+	"  --memory SIZE    the limit, as 512M, 6G or 60% (default: what there is)\n"
+	"  --threads N      threads of the engine (default: one for each CPU)\n"
+	"  --chunk N        rows of a step at most (default: the plan's)\n"
+	"  --batch          all prompts side by side in the same steps\n"
+	"  --io HOW         auto, uring or pread\n"
+	"  --stats          counters of the engine as JSON on stderr\n"
+	"  --json           the answer as JSON (the only form; may be left out)\n"
+	"  --help           show this and exit\n\n"
+	"The answer is a list, one object a prompt: prompt_ids; logits, one row a position;\n"
+	"experts, a list over the layers that have them, {layer, positions: [{ids, weights}]};\n"
+	"greedy, the ids that follow; error, where the prompt failed.\n\n"
+	"Exit status: 0 success, 1 failure (a prompt that failed, too), 2 wrong usage.\n";
+
+struct options {
+	const char *file, *prompts, *memory;
+	uint64_t greedy, threads, chunk;
+	enum engine_io io;
+	bool batch, stats;
+};
+
+struct route {
+	uint32_t *ids;	/* [n_layers][top_k] */
+	float *weights; /* the same */
+};
+
+struct prompt {
+	struct eval *eval;
+	struct engine_seq *seq;
+	uint32_t *ids; /* prompt, then greedy */
+	size_t n, n_greedy, fed;
+	float *logits; /* [n][vocabulary] */
+	struct route *routes;
+	float *last; /* logits of the last row */
+	int code;
+	char error[512];
+};
+
+/* One row of the prompt, as argument of the callbacks. */
+struct cell {
+	struct prompt *prompt;
+	size_t position;
+};
+
+struct eval {
+	struct options o;
+	struct gguf *gguf;
+	struct desc *desc;
+	struct plan plan;
+	struct engine *engine;
+	struct prompt *prompts;
+	size_t n_prompts;
+	struct engine_row *rows;
+	struct cell *cells;
+};
+
+static int read_prompt(struct prompt *p, const json_t *ids, const struct eval *v)
+{
+	size_t n = json_array_size(ids);
+
+	if (!json_is_array(ids) || n == 0 || n > LIMIT_CONTEXT)
+		return -EINVAL;
+	p->n = n;
+	p->ids = calloc(n + v->o.greedy, sizeof *p->ids);
+	p->logits = malloc(n * v->desc->vocabulary * sizeof *p->logits);
+	p->last = malloc(v->desc->vocabulary * sizeof *p->last);
+	p->routes = calloc(n, sizeof *p->routes);
+	if (!p->ids || !p->logits || !p->last || !p->routes)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++) {
+		size_t k = (size_t)v->desc->n_layers * num_max(v->desc->top_k, 1u);
+		json_t *id = json_array_get(ids, i);
+
+		if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+			json_integer_value(id) >= v->desc->vocabulary)
+			return -EINVAL;
+		p->ids[i] = (uint32_t)json_integer_value(id);
+		p->routes[i].ids = calloc(k, sizeof(uint32_t));
+		p->routes[i].weights = calloc(k, sizeof(float));
+		if (!p->routes[i].ids || !p->routes[i].weights)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int read_prompts(struct eval *v)
+{
+	json_error_t why;
+	json_t *root = json_load_file(v->o.prompts, 0, &why), *list;
+	int status = CMD_OK;
+
+	if (!root)
+		return cmd_failed(
+			VERB, "cannot read '%s': %s, line %d", v->o.prompts, why.text, why.line);
+	list = json_object_get(root, "prompts");
+	v->n_prompts = json_array_size(list);
+	if (!json_is_array(list) || v->n_prompts > LIMIT_SESSIONS)
+		status = cmd_failed(VERB,
+			"'%s' is not {\"prompts\": [[ids], ...]} with at most %u prompts",
+			v->o.prompts, LIMIT_SESSIONS);
+	else
+		v->prompts = calloc(v->n_prompts + 1, sizeof *v->prompts);
+	for (size_t i = 0; status == CMD_OK && i < v->n_prompts; i++) {
+		v->prompts[i].eval = v;
+		if (read_prompt(&v->prompts[i], json_array_get(list, i), v) < 0)
+			status = cmd_failed(VERB,
+				"prompt %zu of '%s' is not a list of ids from 0 to %" PRIu32, i,
+				v->o.prompts, v->desc->vocabulary - 1);
+	}
+	json_decref(root);
+	return status;
+}
+
+static int open_model(struct eval *v)
+{
+	struct error err = ERROR_NONE;
+	int r = gguf_open(&v->gguf, v->o.file, &err);
+
+	if (r == 0)
+		r = desc_new(&v->desc, v->gguf, &err);
+	return r < 0 ? cmd_failed(VERB, "%s", error_text(&err, r)) : CMD_OK;
+}
+
+static int progress(void *arg, enum engine_phase phase, uint64_t done, uint64_t all)
+{
+	static const char *const names[] = {"memory", "dense weights", "experts"};
+
+	cmd_progress(names[phase], done, all);
+	return 0;
+}
+
+/* Positions that the plan must have room for. */
+static uint64_t positions(const struct eval *v)
+{
+	uint64_t sum = 0, most = 0;
+
+	for (size_t i = 0; i < v->n_prompts; i++) {
+		uint64_t n = num_align_up(v->prompts[i].n + v->o.greedy, 64);
+
+		sum += n;
+		most = num_max(most, n);
+	}
+	return num_max(v->o.batch ? sum : most, (uint64_t)64);
+}
+
+static int start_engine(struct eval *v)
+{
+	struct plan_input in = {.desc = v->desc,
+		.vocabulary = plan_vocabulary(v->gguf),
+		.context = (uint32_t)num_min(positions(v), (uint64_t)LIMIT_CONTEXT),
+		.threads = (uint32_t)v->o.threads};
+	struct engine_config config = {.path = v->o.file,
+		.desc = v->desc,
+		.plan = &v->plan,
+		.threads = (uint32_t)v->o.threads,
+		.io = v->o.io,
+		.progress = progress};
+	struct error err = ERROR_NONE;
+	struct memory_limit limit;
+	uint64_t whole = 0;
+	int r = 0;
+
+	if (v->o.memory && strchr(v->o.memory, '%'))
+		r = memory_limit_whole(&whole, "", &err);
+	if (r == 0 && v->o.memory && num_parse_size(v->o.memory, whole, &in.limit) < 0)
+		return cmd_usage(VERB, "--memory is '%s'; expected is a size as 512M, 6G or 60%%",
+			v->o.memory);
+	if (r == 0)
+		r = memory_limit_find(&limit, in.limit, "", &err);
+	if (r == 0) {
+		in.limit = limit.bytes;
+		r = plan_make(&v->plan, &in, &err);
+	}
+	if (r == 0)
+		r = engine_start(&v->engine, &config, &err);
+	cmd_progress_end();
+	return r < 0 ? cmd_failed(VERB, "%s", error_text(&err, r)) : CMD_OK;
+}
+
+static void on_logits(void *arg, const float *logits)
+{
+	struct cell *c = arg;
+	struct prompt *p = c->prompt;
+	size_t n = p->eval->desc->vocabulary;
+
+	if (c->position < p->n)
+		memcpy(p->logits + c->position * n, logits, n * sizeof *logits);
+	memcpy(p->last, logits, n * sizeof *logits);
+}
+
+static void on_route(
+	void *arg, uint32_t layer, const uint32_t *experts, const float *weights, uint32_t k)
+{
+	struct cell *c = arg;
+	struct route *r;
+
+	if (c->position >= c->prompt->n)
+		return;
+	r = &c->prompt->routes[c->position];
+	memcpy(r->ids + (size_t)layer * k, experts, k * sizeof *experts);
+	memcpy(r->weights + (size_t)layer * k, weights, k * sizeof *weights);
+}
+
+static void on_error(void *arg, int code, const char *why)
+{
+	struct cell *c = arg;
+
+	if (c->prompt->code)
+		return;
+	c->prompt->code = code;
+	(void)snprintf(c->prompt->error, sizeof c->prompt->error, "%s", why);
+}
+
+static void prompt_fail(struct prompt *p, int code, const char *why)
+{
+	if (p->code)
+		return;
+	p->code = code;
+	(void)snprintf(p->error, sizeof p->error, "%s", why);
+}
+
+static int run_step(struct eval *v, enum engine_context c, size_t n)
+{
+	static const struct engine_callbacks callbacks = {on_logits, on_route, on_error};
+	int r = engine_begin(v->engine, c, v->rows, n, &callbacks);
+
+	while (r == 0) {
+		r = engine_advance(v->engine, c);
+		if (r == ENGINE_IDLE)
+			return 0;
+		if (r == ENGINE_WAITING)
+			r = engine_wait(v->engine, WAIT_NS);
+		else if (r == ENGINE_MORE)
+			r = 0;
+	}
+	return r;
+}
+
+/* Puts up to `room` rows of a prompt into the step; returns how many. */
+static size_t feed(struct eval *v, struct prompt *p, size_t at, size_t room, size_t upto)
+{
+	size_t n = p->fed < upto ? num_min(upto - p->fed, room) : 0;
+
+	if (p->code || n == 0)
+		return 0;
+	if (engine_seq_reserve(v->engine, p->seq, (uint32_t)n) < 0) {
+		prompt_fail(p, -ENOSPC, "no room for its keys and values: give more --memory");
+		return 0;
+	}
+	for (size_t i = 0; i < n; i++) {
+		v->cells[at + i] = (struct cell){p, p->fed + i};
+		v->rows[at + i] = (struct engine_row){.seq = p->seq,
+			.token = p->ids[p->fed + i],
+			.want = ENGINE_WANT_LOGITS | ENGINE_WANT_ROUTES,
+			.arg = &v->cells[at + i]};
+	}
+	p->fed += n;
+	return n;
+}
+
+/* Steps until prompts [first, last) have been fed up to n + done tokens. */
+static int run_upto(
+	struct eval *v, size_t first, size_t last, size_t done, enum engine_context context)
+{
+	size_t most = context == ENGINE_BULK ? v->plan.bulk_rows : v->plan.live_rows;
+
+	if (v->o.chunk)
+		most = num_min(most, (size_t)v->o.chunk);
+	for (;;) {
+		size_t n = 0;
+		int r;
+
+		for (size_t i = first; i < last && n < most; i++) {
+			struct prompt *p = &v->prompts[i];
+
+			n += feed(v, p, n, most - n, p->n + done);
+		}
+		if (n == 0)
+			return 0;
+		r = run_step(v, context, n);
+		if (r < 0)
+			return r;
+	}
+}
+
+static int run_group(struct eval *v, size_t first, size_t last)
+{
+	int r = 0;
+
+	for (size_t i = first; i < last && r == 0; i++)
+		r = engine_seq_new(v->engine, &v->prompts[i].seq);
+	if (r == 0)
+		r = run_upto(v, first, last, 0, ENGINE_BULK);
+	for (size_t g = 0; r == 0 && g < v->o.greedy; g++) {
+		for (size_t i = first; i < last; i++) {
+			struct prompt *p = &v->prompts[i];
+
+			if (p->code)
+				continue;
+			r = sampler_pick(&SAMPLER_DEFAULT, engine_kernels(v->engine), p->last,
+				v->desc->vocabulary, 0, NULL, &p->ids[p->n + g], NULL);
+			if (r < 0)
+				return r;
+			p->n_greedy++;
+		}
+		if (g + 1 < v->o.greedy)
+			r = run_upto(v, first, last, g + 1, ENGINE_LIVE);
+	}
+	for (size_t i = first; i < last; i++)
+		v->prompts[i].seq = engine_seq_free(v->engine, v->prompts[i].seq);
+	return r;
+}
+
+static void print_ids(const char *name, const uint32_t *ids, size_t n)
+{
+	(void)printf("\"%s\":[", name);
+	for (size_t i = 0; i < n; i++)
+		(void)printf("%s%" PRIu32, i ? "," : "", ids[i]);
+	(void)putchar(']');
+}
+
+static void print_floats(const float *x, size_t n)
+{
+	(void)putchar('[');
+	for (size_t i = 0; i < n; i++)
+		(void)printf("%s%.9g", i ? "," : "", (double)x[i]);
+	(void)putchar(']');
+}
+
+static void print_experts(const struct eval *v, const struct prompt *p)
+{
+	const char *comma = "";
+	uint32_t k = v->desc->top_k;
+
+	(void)printf("\"experts\":[");
+	for (uint32_t l = 0; l < v->desc->n_layers; l++) {
+		if (!v->desc->layers[l].moe)
+			continue;
+		(void)printf("%s{\"layer\":%" PRIu32 ",\"positions\":[", comma, l);
+		for (size_t i = 0; i < p->n; i++) {
+			(void)printf("%s{", i ? "," : "");
+			print_ids("ids", p->routes[i].ids + (size_t)l * k, k);
+			(void)printf(",\"weights\":");
+			print_floats(p->routes[i].weights + (size_t)l * k, k);
+			(void)putchar('}');
+		}
+		(void)printf("]}");
+		comma = ",";
+	}
+	(void)putchar(']');
+}
+
+static void print_prompt(const struct eval *v, const struct prompt *p)
+{
+	size_t n = v->desc->vocabulary;
+
+	(void)putchar('{');
+	print_ids("prompt_ids", p->ids, p->n);
+	if (p->code) {
+		json_t *why = json_string(p->error);
+
+		(void)printf(",\"error\":");
+		if (!why || json_dumpf(why, stdout, JSON_ENCODE_ANY) < 0)
+			(void)printf("\"failed\"");
+		json_decref(why);
+	} else {
+		(void)printf(",\"logits\":[");
+		for (size_t i = 0; i < p->n; i++) {
+			(void)printf("%s", i ? ",\n" : "");
+			print_floats(p->logits + i * n, n);
+		}
+		(void)printf("],");
+		print_experts(v, p);
+		(void)putchar(',');
+		print_ids("greedy", p->ids + p->n, p->n_greedy);
+	}
+	(void)putchar('}');
+}
+
+static void print_stats(const struct eval *v)
+{
+	struct engine_stats s;
+
+	engine_stats(v->engine, &s);
+	(void)fprintf(stderr,
+		"{\"io\":\"%s\",\"direct\":%s,\"tier\":\"%s\",\"hits\":%" PRIu64
+		",\"misses\":%" PRIu64 ",\"bytes_read\":%" PRIu64 ",\"bytes_useful\":%" PRIu64
+		",\"reads\":%" PRIu64 ",\"read_errors\":%" PRIu64 ",\"wait_s\":%.6f"
+		",\"compute_s\":%.6f,\"rows_live\":%" PRIu64 ",\"rows_bulk\":%" PRIu64
+		",\"steps_live\":%" PRIu64 ",\"steps_bulk\":%" PRIu64 ",\"tiles\":%" PRIu64
+		",\"slots\":%" PRIu64 ",\"slots_used\":%" PRIu64 ",\"arena\":%" PRIu64
+		",\"locked\":%" PRIu64 "}\n",
+		s.io, s.direct ? "true" : "false", s.tier, s.hits, s.misses, s.bytes_read,
+		s.bytes_useful, s.reads, s.read_errors, (double)s.wait_ns * 1e-9,
+		(double)s.compute_ns * 1e-9, s.rows_live, s.rows_bulk, s.steps_live, s.steps_bulk,
+		s.tiles, s.slots, s.slots_used, s.arena_bytes, s.locked_bytes);
+}
+
+static int evaluate(struct eval *v)
+{
+	size_t most = num_max(v->plan.bulk_rows, v->plan.live_rows);
+	int status = CMD_OK, r = 0;
+
+	v->rows = calloc(most, sizeof *v->rows);
+	v->cells = calloc(most, sizeof *v->cells);
+	if (!v->rows || !v->cells)
+		return cmd_failed(VERB, "out of memory");
+	if (v->o.batch)
+		r = run_group(v, 0, v->n_prompts);
+	for (size_t i = 0; r == 0 && !v->o.batch && i < v->n_prompts; i++)
+		r = run_group(v, i, i + 1);
+	if (r < 0)
+		return cmd_failed(VERB, "the engine failed: %s", strerror(-r));
+	(void)putchar('[');
+	for (size_t i = 0; i < v->n_prompts; i++) {
+		(void)printf("%s", i ? ",\n" : "");
+		print_prompt(v, &v->prompts[i]);
+		if (v->prompts[i].code)
+			status = cmd_failed(VERB, "prompt %zu: %s", i, v->prompts[i].error);
+	}
+	(void)printf("]\n");
+	if (v->o.stats)
+		print_stats(v);
+	return status;
+}
+
+static int take_number(
+	const char *name, const char *value, uint64_t min, uint64_t max, uint64_t *ret)
+{
+	if (num_parse_u64(value, min, max, ret) < 0)
+		return cmd_usage(VERB, "--%s is '%s'; allowed are %" PRIu64 " to %" PRIu64, name,
+			value, min, max);
+	return CMD_OK;
+}
+
+static int take(struct options *o, int option, const char *value)
+{
+	switch (option) {
+	case 'p':
+		o->prompts = value;
+		return CMD_OK;
+	case 'm':
+		o->memory = value;
+		return CMD_OK;
+	case 'g':
+		return take_number("greedy", value, 0, LIMIT_CONTEXT, &o->greedy);
+	case 't':
+		return take_number("threads", value, 1, LIMIT_THREADS, &o->threads);
+	case 'c':
+		return take_number("chunk", value, 1, LIMIT_BULK_ROWS, &o->chunk);
+	case 'b':
+		o->batch = true;
+		return CMD_OK;
+	case 's':
+		o->stats = true;
+		return CMD_OK;
+	case 'i':
+		if (!strcmp(value, "auto"))
+			o->io = ENGINE_IO_AUTO;
+		else if (!strcmp(value, "uring"))
+			o->io = ENGINE_IO_URING;
+		else if (!strcmp(value, "pread"))
+			o->io = ENGINE_IO_PREAD;
+		else
+			return cmd_usage(
+				VERB, "--io is '%s'; allowed are auto, uring, pread", value);
+		return CMD_OK;
+	default:
+		return CMD_OK;
+	}
+}
+
+static int parse(int argc, char **argv, struct options *o)
+{
+	static const struct option options[] = {
+		{"prompts", required_argument, NULL, 'p'},
+		{"greedy", required_argument, NULL, 'g'},
+		{"memory", required_argument, NULL, 'm'},
+		{"threads", required_argument, NULL, 't'},
+		{"chunk", required_argument, NULL, 'c'},
+		{"batch", no_argument, NULL, 'b'},
+		{"io", required_argument, NULL, 'i'},
+		{"stats", no_argument, NULL, 's'},
+		{"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
+	int option, status;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (option == 'h') {
+			(void)fputs(text, stdout);
+			return -1;
+		}
+		if (option == '?')
+			return cmd_usage(
+				VERB, "unknown option or missing value: '%s'", argv[optind - 1]);
+		status = take(o, option, optarg);
+		if (status != CMD_OK)
+			return status;
+	}
+	if (argc - optind != 1)
+		return cmd_usage(VERB, "expected is one FILE");
+	if (!o->prompts)
+		return cmd_usage(VERB, "--prompts is needed");
+	o->file = argv[optind];
+	return CMD_OK;
+}
+
+static void eval_deinit(struct eval *v)
+{
+	for (size_t i = 0; i < v->n_prompts && v->prompts; i++) {
+		struct prompt *p = &v->prompts[i];
+
+		for (size_t j = 0; p->routes && j < p->n; j++) {
+			free(p->routes[j].ids);
+			free(p->routes[j].weights);
+		}
+		free(p->routes);
+		free(p->ids);
+		free(p->logits);
+		free(p->last);
+		if (p->seq)
+			engine_seq_free(v->engine, p->seq);
+	}
+	free(v->prompts);
+	free(v->rows);
+	free(v->cells);
+	engine_free(v->engine);
+	desc_free(v->desc);
+	gguf_free(v->gguf);
+}
+
+int cmd_eval(int argc, char **argv)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	struct eval v = {.o.threads = cpus < 1 ? 1 : num_min((unsigned)cpus, LIMIT_THREADS)};
+	int status = parse(argc, argv, &v.o);
+
+	if (status != CMD_OK)
+		return status < 0 ? CMD_OK : status;
+	status = open_model(&v);
+	if (status == CMD_OK)
+		status = read_prompts(&v);
+	if (status == CMD_OK)
+		status = start_engine(&v);
+	if (status == CMD_OK)
+		status = evaluate(&v);
+	eval_deinit(&v);
+	return status;
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * What the files of the engine share: the engine, its two contexts and the place of each in its
+ * step (the cursor), and the scratch of one tile.  Included by engine*.c, step.c, attention.c and
+ * moe.c only.  A tile runs to its end inside one engine_advance(), so its scratch is one for both
+ * contexts; what lives from tile to tile belongs to the context.
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine.h"
+#include "file.h"
+#include "io.h"
+#include "kv.h"
+#include "mem.h"
+#include "scratch.h"
+#include "store.h"
+#include "team.h"
+#include "weights.h"
+
+#define ENGINE_ERROR_TEXT 512
+
+enum step_phase {
+	STEP_EMBED,
+	STEP_ATTENTION, /* up to the router, row tile by row tile */
+	STEP_EXPERTS,	/* expert by expert */
+	STEP_SUM,	/* of the experts' outputs */
+	STEP_HEAD,
+};
+
+struct step_row {
+	struct engine_seq *seq; /* NULL: failed or dropped */
+	uint32_t token, position, want;
+	void *arg;
+};
+
+enum need_state {
+	NEED_WANTED, /* not asked for, or there was no slot */
+	NEED_HELD,
+	NEED_DONE,
+};
+
+/* An expert that rows of this layer go to: pairs[first .. first + count). */
+struct need {
+	uint32_t expert, first, count, done;
+	enum need_state state;
+	bool asked;
+};
+
+struct context {
+	bool active;
+	enum step_phase phase;
+	uint32_t layer;
+	uint32_t row; /* next row of the phase */
+	uint32_t n_rows, max_rows;
+	struct step_row *rows;
+	struct engine_callbacks callbacks;
+	float *x;		      /* [rows][hidden] residual */
+	float *cos, *sin;	      /* [rows][rope_dims / 2] */
+	float *norm;		      /* [rows][hidden] input of the experts */
+	char *input[3];		      /* the same, by enum kernels_input; [0] is norm */
+	uint32_t *ids;		      /* [rows][top_k], ascending */
+	float *gates;		      /* [rows][top_k] */
+	float *y;		      /* [rows][top_k][hidden] */
+	uint32_t *pairs;	      /* row * top_k + place, by expert */
+	struct need *needs;	      /* [experts] */
+	uint32_t n_needs, first_need; /* those before are done */
+	bool starved;		      /* wanted a slot and got none */
+};
+
+/* Scratch of one tile. */
+struct tile {
+	uint32_t n;		     /* rows in it */
+	uint32_t rows[SCRATCH_TILE]; /* their numbers in the context */
+	float *norm;		     /* [tile][widest input] */
+	char *input[3];		     /* [tile][widest], by enum kernels_input */
+	float *q, *k, *v, *attended, *out, *logits;
+	float *gate, *up;  /* [tile][ff] */
+	char *gathered[3]; /* [tile][input of hidden] */
+	float *head;	   /* [SCRATCH_HEAD_ROWS][vocabulary] */
+	float *attention;  /* [threads] queries, keys and state */
+	size_t attention_stride;
+};
+
+struct engine_counters {
+	_Atomic uint64_t hits, misses, bytes_read, bytes_useful, reads, read_errors, wait_ns,
+		compute_ns, rows[ENGINE_CONTEXTS], steps[ENGINE_CONTEXTS], tiles, slots, slots_used,
+		locked;
+};
+
+struct engine {
+	const struct desc *desc;
+	struct plan plan;
+	const struct kernels *kernels;
+	struct team *team;
+	struct file file;
+	bool file_open;
+	struct io *io;
+	struct mem_arena *arena;
+	struct weights weights;
+	struct kv kv;
+	bool kv_ready;
+	struct store *store; /* NULL without experts */
+	uint32_t *group_experts;
+	struct context contexts[ENGINE_CONTEXTS];
+	struct tile tile;
+	size_t input_bytes[3];	/* of a row of `hidden` */
+	size_t widest_bytes[3]; /* of the widest row */
+	float *frequencies;
+	uint32_t top_k; /* at least 1 */
+	struct engine_counters counters;
+};
+
+/* engine-load.c */
+int engine_load(struct engine *e, const struct engine_config *config, struct error *err);
+
+/* step.c: one tile; enum engine_result or -errno. */
+int step_advance(struct engine *e, struct context *c);
+/* The row fails, and all later ones of its sequence; the sequence forgets them. */
+void step_row_fail(struct engine *e, struct context *c, uint32_t row, int code, const char *format,
+	...) __attribute__((format(printf, 5, 6)));
+/* Fills e->tile.rows with up to `max` rows from c->row on; moves c->row. */
+void step_tile_rows(struct engine *e, struct context *c, uint32_t max);
+
+/* A product of the whole team's: weight x input rows. */
+struct step_product {
+	const struct desc_weight *weight;
+	const void *w;
+	const void *x;
+	size_t x_stride;
+	float *out;
+	size_t out_stride;
+	size_t cols;
+};
+void step_products(struct engine *e, const struct step_product *p, size_t n);
+/* input[form] of n rows of `width` floats at x, for all forms that `forms` (1 << form) asks for. */
+void step_quantize(struct engine *e, unsigned forms, const float *x, size_t stride, size_t n,
+	size_t width, char *const out[3], const size_t out_stride[3]);
+/* fn(arg, worker, begin, end) over n items in pieces. */
+typedef void (*step_fn)(void *arg, unsigned worker, size_t begin, size_t end);
+void step_run(struct engine *e, step_fn fn, void *arg, size_t n, size_t piece);
+
+static inline enum kernels_input step_form(const struct desc_weight *w)
+{
+	return kernels_format(w->type)->input;
+}
+
+/* attention.c: the attention of the tile's rows, from tile.q to tile.attended. */
+void attention_store(struct engine *e, struct context *c);
+void attention_run(struct engine *e, struct context *c);
+
+/* moe.c */
+void moe_route(struct engine *e, struct context *c);
+void moe_begin(struct engine *e, struct context *c);
+int moe_advance(struct engine *e, struct context *c); /* as step_advance; IDLE: the layer is done */
+void moe_sum(struct engine *e, struct context *c);
+/* Gives back what the context holds in the store. */
+void moe_release(struct engine *e, struct context *c);

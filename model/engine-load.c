@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: MIT */
+
+/* The start of the engine: memory, ring, dense weights, scratch, slots. */
+
+#include "engine-internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "clock.h"
+#include "num.h"
+
+#define ALIGN 256u
+#define POOL_THREADS 4u
+#define PRELOAD_AHEAD 8u /* experts in flight */
+
+struct progress {
+	const struct engine_config *config;
+	enum engine_phase phase;
+};
+
+static int on_weights(void *arg, uint64_t done, uint64_t all)
+{
+	const struct progress *p = arg;
+
+	return p->config->progress
+		       ? p->config->progress(p->config->progress_arg, p->phase, done, all)
+		       : 0;
+}
+
+static void on_memory(void *arg, size_t done, size_t all)
+{
+	(void)on_weights(arg, done, all);
+}
+
+static int open_io(struct engine *e, enum engine_io want, struct error *err)
+{
+	struct error first = ERROR_NONE;
+	int r = -EINVAL;
+
+	if (want != ENGINE_IO_PREAD) {
+		r = io_ring_new(&e->io, &e->file.fd, 1, &first);
+		if (r < 0 && want == ENGINE_IO_URING)
+			return error_set(err, r, "%s", error_text(&first, r));
+	}
+	return r < 0 ? io_pool_new(&e->io, &e->file.fd, 1, POOL_THREADS, err) : 0;
+}
+
+/* Takes a part of the arena; *ok turns false where it does not fit. */
+static void *part(struct engine *e, uint64_t n, bool *ok)
+{
+	void *p = mem_arena_alloc(e->arena, num_max(n, (uint64_t)1), ALIGN);
+
+	if (!p)
+		*ok = false;
+	return p;
+}
+
+static bool place_context(struct engine *e, struct context *c, uint32_t rows)
+{
+	const struct desc *d = e->desc;
+	uint64_t k = e->top_k, hidden = d->hidden;
+	bool ok = true;
+
+	c->max_rows = rows;
+	c->rows = calloc(num_max(rows, 1u), sizeof *c->rows);
+	c->x = part(e, rows * hidden * 4, &ok);
+	c->cos = part(e, (uint64_t)rows * (d->rope_dims / 2) * 4, &ok);
+	c->sin = part(e, (uint64_t)rows * (d->rope_dims / 2) * 4, &ok);
+	c->norm = part(e, rows * hidden * 4, &ok);
+	c->input[0] = (char *)c->norm;
+	for (unsigned f = 1; f < 3; f++)
+		c->input[f] = part(e, rows * e->input_bytes[f], &ok);
+	c->ids = part(e, rows * k * 4, &ok);
+	c->gates = part(e, rows * k * 4, &ok);
+	c->pairs = part(e, rows * k * 4, &ok);
+	c->y = part(e, rows * k * hidden * 4, &ok);
+	c->needs = part(e, ((uint64_t)d->experts + 1) * sizeof *c->needs, &ok);
+	return ok && c->rows;
+}
+
+static bool place_tile(struct engine *e)
+{
+	const struct desc *d = e->desc;
+	uint64_t q = (uint64_t)d->heads * d->head_size, kv = (uint64_t)d->kv_heads * d->head_size;
+	uint64_t ff = d->expert_ff, widest, n = SCRATCH_TILE;
+	struct tile *t = &e->tile;
+	bool ok = true;
+
+	for (uint32_t l = 0; l < d->n_layers; l++)
+		ff = num_max(ff, d->layers[l].expert[DESC_DOWN].cols);
+	widest = num_max((uint64_t)d->hidden, q);
+	widest = num_max(widest, ff);
+	t->norm = part(e, n * widest * 4, &ok);
+	t->attended = t->norm;
+	t->q = part(e, n * q * 4, &ok);
+	t->k = part(e, n * kv * 4, &ok);
+	t->v = part(e, n * kv * 4, &ok);
+	t->out = part(e, n * d->hidden * 4, &ok);
+	t->logits = part(e, n * d->experts * 4, &ok);
+	t->gate = part(e, n * ff * 4, &ok);
+	t->up = part(e, n * ff * 4, &ok);
+	for (unsigned f = 0; f < 3; f++) {
+		uint64_t bytes = f == 1 ? (widest / 32 + 1) * sizeof(struct kernels_q32)
+					: (widest / 256 + 1) * sizeof(struct kernels_q256);
+
+		if (f)
+			t->input[f] = part(e, n * bytes, &ok);
+		t->gathered[f] = part(e, n * e->input_bytes[f], &ok);
+	}
+	t->head = part(e, (uint64_t)SCRATCH_HEAD_ROWS * d->vocabulary * 4, &ok);
+	t->attention_stride = num_align_up(SCRATCH_ATTENTION_ROWS * (d->heads / d->kv_heads) *
+						   (2 * (uint64_t)d->head_size + 3),
+		16);
+	t->attention = part(e, team_size(e->team) * t->attention_stride * 4, &ok);
+	return ok;
+}
+
+static bool place_kv(struct engine *e)
+{
+	uint32_t blocks = e->plan.context / KV_BLOCK;
+	bool ok = true;
+	void *p = part(e, (uint64_t)blocks * kv_block_bytes(e->desc), &ok);
+
+	if (!ok || kv_init(&e->kv, e->desc, p, blocks) < 0)
+		return false;
+	e->kv_ready = true;
+	return true;
+}
+
+static void locate(void *arg, uint32_t group, uint32_t expert, struct store_expert *ret)
+{
+	const struct engine *e = arg;
+
+	for (unsigned p = 0; p < DESC_PARTS; p++) {
+		struct desc_weight w = desc_expert(e->desc, group, expert, p);
+
+		ret->part[p] = (struct store_extent){w.file, w.offset, w.size};
+	}
+}
+
+static int open_store(struct engine *e, struct error *err)
+{
+	const struct desc *d = e->desc;
+	struct store_config config = {.io = e->io,
+		.files = &e->file,
+		.n_files = 1,
+		.groups = d->n_layers,
+		.locate = locate,
+		.locate_arg = e};
+	uint64_t used = num_align_up(mem_arena_used(e->arena), MEM_HUGE_PAGE);
+	bool any = false;
+
+	e->group_experts = calloc(d->n_layers, sizeof *e->group_experts);
+	if (!e->group_experts)
+		return -ENOMEM;
+	for (uint32_t l = 0; l < d->n_layers; l++) {
+		e->group_experts[l] = d->layers[l].moe ? d->experts : 0;
+		any = any || d->layers[l].moe;
+	}
+	if (!any)
+		return 0;
+	if (used >= mem_arena_size(e->arena))
+		return error_set(err, -ENOMEM, "the plan leaves no memory for experts");
+	config.experts = e->group_experts;
+	config.size = mem_arena_size(e->arena) - used;
+	config.memory = mem_arena_alloc(e->arena, config.size, MEM_HUGE_PAGE);
+	if (!config.memory)
+		return error_set(err, -ENOMEM, "the plan leaves no memory for experts");
+	return store_new(&e->store, &config, err);
+}
+
+struct preload {
+	uint64_t n, all;
+	uint32_t layer, expert;
+};
+
+static bool preload_next(const struct engine *e, struct preload *p)
+{
+	while (p->layer < e->desc->n_layers && p->expert >= e->group_experts[p->layer]) {
+		p->layer++;
+		p->expert = 0;
+	}
+	return p->layer < e->desc->n_layers;
+}
+
+/* Waits for the oldest of the ring and gives it back. */
+static int preload_settle(struct engine *e, const uint32_t held[2])
+{
+	struct store_view view;
+	int r;
+
+	for (;;) {
+		r = store_poll(e->store, held[0], held[1], &view);
+		if (r != STORE_READING)
+			break;
+		r = store_reap(e->store, CLOCK_NS_PER_S);
+		if (r < 0)
+			break;
+	}
+	store_release(e->store, held[0], held[1]);
+	/* An expert that cannot be read fails the rows that want it, not the start. */
+	return 0;
+}
+
+/* Where every expert has a slot: fills them all, several reads in flight. */
+static int preload(struct engine *e, const struct engine_config *config, struct error *err)
+{
+	struct preload p = {0};
+	uint32_t ring[PRELOAD_AHEAD][2];
+	uint64_t settled = 0, started = 0;
+	struct store_stats stats;
+	int r = 0;
+
+	for (uint32_t l = 0; l < e->desc->n_layers; l++)
+		p.all += e->desc->layers[l].shared ? e->group_experts[l] != 0 : e->group_experts[l];
+	store_get_stats(e->store, &stats);
+	if (stats.slots < p.all)
+		return 0;
+	while (r == 0 && preload_next(e, &p)) {
+		uint32_t *at = ring[started % PRELOAD_AHEAD];
+
+		if (started - settled == PRELOAD_AHEAD) {
+			r = preload_settle(e, at);
+			settled++;
+			p.n++;
+			if (config->progress && config->progress(config->progress_arg,
+							ENGINE_PHASE_EXPERTS, p.n, p.all))
+				r = error_set(err, -ECANCELED, "the load was cancelled");
+			continue;
+		}
+		at[0] = p.layer;
+		at[1] = p.expert;
+		p.expert = e->desc->layers[p.layer].shared ? UINT32_MAX : p.expert + 1;
+		store_get_stats(e->store, &stats);
+		if (stats.evictions)
+			break;
+		switch (store_acquire(e->store, at[0], at[1], false)) {
+		case STORE_READY:
+		case STORE_READING:
+			started++;
+			break;
+		default:
+			break;
+		}
+	}
+	for (; settled < started; settled++)
+		(void)preload_settle(e, ring[settled % PRELOAD_AHEAD]);
+	return r;
+}
+
+static int load_memory(struct engine *e, const struct engine_config *config, struct error *err)
+{
+	struct progress p = {.config = config, .phase = ENGINE_PHASE_MEMORY};
+	const struct desc *d = e->desc;
+	int r;
+
+	r = mem_arena_new(&e->arena, e->plan.arena, config->must_lock ? MEM_LOCK : MEM_TRY_LOCK,
+		on_memory, &p, err);
+	if (r < 0)
+		return r;
+	p.phase = ENGINE_PHASE_DENSE;
+	r = weights_read(
+		&e->weights, d, e->kernels, e->arena, e->io, &e->file, 1, on_weights, &p, err);
+	if (r < 0)
+		return r;
+	for (unsigned f = 0; f < 3; f++)
+		e->input_bytes[f] = kernels_input_bytes(f, d->hidden);
+	e->frequencies = calloc(d->rope_dims / 2 + 1, sizeof *e->frequencies);
+	if (!e->frequencies || !place_context(e, &e->contexts[ENGINE_LIVE], e->plan.live_rows) ||
+		!place_context(e, &e->contexts[ENGINE_BULK], e->plan.bulk_rows) || !place_tile(e) ||
+		!place_kv(e))
+		return error_set(err, -ENOMEM,
+			"the plan's %" PRIu64 " bytes do not hold weights, keys and scratch",
+			e->plan.arena);
+	kernels_rope_frequencies(
+		d->rope_base, e->weights.rope_factors, d->rope_dims, e->frequencies);
+	return 0;
+}
+
+int engine_load(struct engine *e, const struct engine_config *config, struct error *err)
+{
+	int r;
+
+	e->desc = config->desc;
+	e->plan = *config->plan;
+	e->top_k = num_max(e->desc->top_k, 1u);
+	r = kernels_init(&e->kernels);
+	if (r < 0)
+		return error_errno(err, r,
+			"cannot choose kernels: MOED_CPU is not one of scalar, "
+			"avx2, vnni, amx");
+	r = kernels_check_thread();
+	if (r < 0)
+		return error_set(
+			err, r, "the floating-point mode of this thread is not the default one");
+	r = file_open(&e->file, config->path, err);
+	if (r < 0)
+		return r;
+	e->file_open = true;
+	r = team_new(&e->team, config->threads, config->pin);
+	if (r < 0)
+		return error_errno(err, r, "cannot start %u threads", config->threads);
+	r = open_io(e, config->io, err);
+	if (r < 0)
+		return r;
+	r = load_memory(e, config, err);
+	if (r < 0)
+		return r;
+	r = open_store(e, err);
+	if (r < 0)
+		return error_errno(err, r, "cannot set up the slots of experts");
+	return e->store ? preload(e, config, err) : 0;
+}

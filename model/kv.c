@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+#include "kv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "num.h"
+
+size_t kv_block_bytes(const struct desc *d)
+{
+	return (size_t)d->n_layers * d->kv_heads * 2 * KV_BLOCK * d->head_size *
+	       (desc_kv_f32(d) ? 4 : 2);
+}
+
+int kv_init(struct kv *kv, const struct desc *d, void *memory, uint32_t n_blocks)
+{
+	*kv = (struct kv){
+		.memory = memory,
+		.n_blocks = n_blocks,
+		.n_free = n_blocks,
+		.head = d->head_size,
+		.kv_heads = d->kv_heads,
+		.f32 = desc_kv_f32(d),
+		.element = desc_kv_f32(d) ? 4 : 2,
+		.block_bytes = kv_block_bytes(d),
+	};
+	kv->head_bytes = (size_t)KV_BLOCK * d->head_size * kv->element;
+	kv->layer_bytes = 2 * kv->head_bytes * d->kv_heads;
+	kv->free = malloc(num_max(n_blocks, 1u) * sizeof *kv->free);
+	if (!kv->free)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n_blocks; i++)
+		kv->free[i] = n_blocks - 1 - i;
+	return 0;
+}
+
+void kv_deinit(struct kv *kv)
+{
+	free(kv->free);
+	kv->free = NULL;
+}
+
+int kv_seq_new(struct kv *kv, struct engine_seq **ret)
+{
+	struct engine_seq *s;
+
+	if (kv->n_seqs >= LIMIT_SESSIONS)
+		return -ENOBUFS;
+	s = calloc(1, sizeof *s);
+	if (!s)
+		return -ENOMEM;
+	kv->n_seqs++;
+	*ret = s;
+	return 0;
+}
+
+void kv_seq_free(struct kv *kv, struct engine_seq *s)
+{
+	kv_seq_truncate(kv, s, 0);
+	free(s->blocks);
+	free(s);
+	kv->n_seqs--;
+}
+
+int kv_seq_reserve(struct kv *kv, struct engine_seq *s, uint32_t n)
+{
+	uint64_t need = ((uint64_t)s->length + n + KV_BLOCK - 1) / KV_BLOCK;
+
+	if (need > kv->n_blocks || (need > s->n_blocks && need - s->n_blocks > kv->n_free))
+		return -ENOSPC;
+	if (need > s->room) {
+		uint32_t room = (uint32_t)num_max(need, (uint64_t)s->room * 2);
+		uint32_t *blocks = realloc(s->blocks, room * sizeof *blocks);
+
+		if (!blocks)
+			return -ENOMEM;
+		s->blocks = blocks;
+		s->room = room;
+	}
+	while (s->n_blocks < need)
+		s->blocks[s->n_blocks++] = kv->free[--kv->n_free];
+	return 0;
+}
+
+void kv_seq_truncate(struct kv *kv, struct engine_seq *s, uint32_t n)
+{
+	uint32_t keep = n / KV_BLOCK + (n % KV_BLOCK != 0);
+
+	if (n < s->length)
+		s->length = n;
+	while (s->n_blocks > keep)
+		kv->free[kv->n_free++] = s->blocks[--s->n_blocks];
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * Keys and values: a pool of blocks of KV_BLOCK positions, taken at start-up, and the sequences
+ * that hold them.  A block covers all layers; within it, layer by layer and head by head, lie the
+ * keys [64][head] and then the values [64][head], in f16 or f32.  Block i of a sequence holds the
+ * positions from i * 64 on (NUMERICS rule 3).  One thread.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "desc.h"
+
+#define KV_BLOCK 64u
+
+struct engine_seq {
+	uint32_t length;   /* positions held, rows under way included */
+	uint32_t n_blocks; /* taken */
+	uint32_t room;	   /* of blocks[] */
+	uint32_t *blocks;
+	unsigned busy; /* rows under way */
+};
+
+struct kv {
+	char *memory;
+	size_t head_bytes;  /* keys of one head in one block */
+	size_t layer_bytes; /* keys and values of all heads */
+	size_t block_bytes;
+	size_t element; /* 2 or 4 */
+	uint32_t n_blocks, n_free, n_seqs, head, kv_heads;
+	uint32_t *free; /* stack */
+	bool f32;
+};
+
+/* Bytes of one block. */
+size_t kv_block_bytes(const struct desc *d);
+
+/* memory holds n_blocks blocks.  0 or -ENOMEM. */
+int kv_init(struct kv *kv, const struct desc *d, void *memory, uint32_t n_blocks);
+void kv_deinit(struct kv *kv);
+
+/* -ENOBUFS where LIMIT_SESSIONS are open, -ENOMEM. */
+int kv_seq_new(struct kv *kv, struct engine_seq **ret);
+void kv_seq_free(struct kv *kv, struct engine_seq *s);
+/* Blocks for n more positions: 0, or -ENOSPC, or -ENOMEM; nothing is taken then. */
+int kv_seq_reserve(struct kv *kv, struct engine_seq *s, uint32_t n);
+void kv_seq_truncate(struct kv *kv, struct engine_seq *s, uint32_t n);
+
+/* First key of a head in the i-th block of a sequence; values follow at + kv->head_bytes. */
+static inline void *kv_keys(
+	const struct kv *kv, const struct engine_seq *s, uint32_t i, uint32_t layer, uint32_t head)
+{
+	return kv->memory + (size_t)s->blocks[i] * kv->block_bytes + layer * kv->layer_bytes +
+	       2 * head * kv->head_bytes;
+}

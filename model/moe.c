@@ -1,0 +1,479 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * The router and the experts of a layer.  Rows are grouped by expert, so that a step reads each
+ * expert once; outputs wait in y until all have come and are added in ascending order of experts.
+ * A dense layer is one expert that is always there.
+ */
+
+#include "engine-internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "num.h"
+
+#define MAX_BATCH SCRATCH_TILE
+#define ROW_PIECE 32u
+
+/* The k best of n scores, ties to the lower number, best first. */
+static void best_of(const float *scores, uint32_t n, uint32_t k, uint32_t *ids)
+{
+	for (uint32_t i = 0; i < k; i++) {
+		uint32_t best = UINT32_MAX;
+
+		for (uint32_t j = 0; j < n; j++) {
+			bool taken = false;
+
+			/* Later ones are worse than the last, or equal with a higher number. */
+			if (i > 0) {
+				uint32_t last = ids[i - 1];
+
+				taken = scores[j] > scores[last] ||
+					(scores[j] == scores[last] && j <= last);
+			}
+			if (!taken && (best == UINT32_MAX || scores[j] > scores[best]))
+				best = j;
+		}
+		ids[i] = best;
+	}
+}
+
+/* Experts and weights of one row, best first. */
+static void choose(const struct engine *e, float *logits, uint32_t *ids, float *gates)
+{
+	const struct desc *d = e->desc;
+	uint32_t k = d->top_k;
+	float sum = 0.0f;
+
+	if (d->router == DESC_SOFTMAX_TOPK)
+		e->kernels->softmax(logits, d->experts);
+	best_of(logits, d->experts, k, ids);
+	for (uint32_t i = 0; i < k; i++)
+		gates[i] = logits[ids[i]];
+	if (d->router == DESC_TOPK_SOFTMAX)
+		e->kernels->softmax(gates, k);
+	else if (d->router_normalize) {
+		for (uint32_t i = 0; i < k; i++)
+			sum += gates[i];
+		for (uint32_t i = 0; i < k; i++)
+			gates[i] = gates[i] / sum;
+	}
+	for (uint32_t i = 0; i < k; i++)
+		gates[i] = gates[i] * d->router_scale;
+}
+
+/* Into ascending order of experts (rule 4). */
+static void sort_choice(uint32_t *ids, float *gates, uint32_t k)
+{
+	for (uint32_t i = 1; i < k; i++) {
+		uint32_t id = ids[i], j = i;
+		float gate = gates[i];
+
+		for (; j > 0 && ids[j - 1] > id; j--) {
+			ids[j] = ids[j - 1];
+			gates[j] = gates[j - 1];
+		}
+		ids[j] = id;
+		gates[j] = gate;
+	}
+}
+
+static void keep_input(struct engine *e, struct context *c)
+{
+	const struct desc *d = e->desc;
+	const struct desc_layer *y = &d->layers[c->layer];
+	unsigned forms =
+		1u << step_form(&y->expert[DESC_GATE]) | 1u << step_form(&y->expert[DESC_UP]);
+	struct tile *t = &e->tile;
+
+	step_quantize(e, forms, t->norm, d->hidden, t->n, d->hidden, t->input, e->input_bytes);
+	for (uint32_t i = 0; i < t->n; i++) {
+		for (unsigned f = 0; f < 3; f++) {
+			size_t n = e->input_bytes[f];
+			const char *from = f ? t->input[f] : (const char *)t->norm;
+
+			if (forms & 1u << f)
+				memcpy(c->input[f] + t->rows[i] * n, from + i * n, n);
+		}
+	}
+}
+
+void moe_route(struct engine *e, struct context *c)
+{
+	const struct desc *d = e->desc;
+	const struct desc_layer *y = &d->layers[c->layer];
+	struct tile *t = &e->tile;
+
+	keep_input(e, c);
+	if (!y->moe) {
+		for (uint32_t i = 0; i < t->n; i++) {
+			c->ids[(size_t)t->rows[i] * e->top_k] = 0;
+			c->gates[(size_t)t->rows[i] * e->top_k] = 1.0f;
+		}
+		return;
+	}
+	{
+		enum kernels_input f = step_form(&y->router);
+		struct step_product p = {.weight = &y->router,
+			.w = e->weights.layers[c->layer].router,
+			.x = f ? (void *)t->input[f] : (void *)t->norm,
+			.x_stride = e->input_bytes[f],
+			.out = t->logits,
+			.out_stride = d->experts,
+			.cols = t->n};
+
+		if (f)
+			step_quantize(e, 1u << f, t->norm, d->hidden, t->n, d->hidden, t->input,
+				e->input_bytes);
+		step_products(e, &p, 1);
+	}
+	for (uint32_t i = 0; i < t->n; i++) {
+		uint32_t row = t->rows[i];
+		float *logits = t->logits + (size_t)i * d->experts;
+		uint32_t *ids = c->ids + (size_t)row * e->top_k;
+		float *gates = c->gates + (size_t)row * e->top_k;
+
+		if (!c->rows[row].seq)
+			continue;
+		if (!e->kernels->is_finite(logits, d->experts)) {
+			step_row_fail(e, c, row, -EDOM,
+				"the router's output is not finite in layer %u: the model file is "
+				"damaged",
+				c->layer);
+			continue;
+		}
+		choose(e, logits, ids, gates);
+		if (c->rows[row].want & ENGINE_WANT_ROUTES && c->callbacks.on_route)
+			c->callbacks.on_route(c->rows[row].arg, c->layer, ids, gates, d->top_k);
+		sort_choice(ids, gates, d->top_k);
+	}
+}
+
+static uint32_t layer_k(const struct engine *e, const struct context *c)
+{
+	return e->desc->layers[c->layer].moe ? e->desc->top_k : 1;
+}
+
+void moe_begin(struct engine *e, struct context *c)
+{
+	uint32_t k = layer_k(e, c), experts = k > 1 || e->desc->experts ? e->desc->experts : 1;
+	uint32_t n = 0, at = 0;
+
+	c->n_needs = c->first_need = 0;
+	c->starved = false;
+	experts = num_max(experts, 1u);
+	for (uint32_t x = 0; x < experts; x++)
+		c->needs[x] = (struct need){.expert = x};
+	for (uint32_t r = 0; r < c->n_rows; r++) {
+		for (uint32_t i = 0; i < k && c->rows[r].seq; i++)
+			c->needs[c->ids[(size_t)r * e->top_k + i]].count++;
+	}
+	for (uint32_t x = 0; x < experts; x++) {
+		c->needs[x].first = at;
+		at += c->needs[x].count;
+	}
+	for (uint32_t r = 0; r < c->n_rows; r++) {
+		for (uint32_t i = 0; i < k && c->rows[r].seq; i++) {
+			struct need *x = &c->needs[c->ids[(size_t)r * e->top_k + i]];
+
+			c->pairs[x->first + x->done++] = r * e->top_k + i;
+		}
+	}
+	for (uint32_t x = 0; x < experts; x++) {
+		if (c->needs[x].count == 0)
+			continue;
+		c->needs[x].done = 0;
+		c->needs[n++] = c->needs[x];
+	}
+	c->n_needs = n;
+}
+
+static void need_fail(struct engine *e, struct context *c, struct need *x, int code)
+{
+	x->state = NEED_DONE;
+	for (uint32_t i = 0; i < x->count; i++)
+		step_row_fail(e, c, c->pairs[x->first + i] / e->top_k, code,
+			"cannot read expert %u of layer %u: %s", x->expert, c->layer,
+			store_error(e->store));
+}
+
+static void acquire(struct engine *e, struct context *c)
+{
+	struct context *live = &e->contexts[ENGINE_LIVE];
+
+	c->starved = false;
+	/* Prefill would take every slot that decode waits for. */
+	if (c != live && live->active && live->starved)
+		return;
+	for (uint32_t i = c->first_need; i < c->n_needs; i++) {
+		struct need *x = &c->needs[i];
+		int r;
+
+		if (x->state != NEED_WANTED)
+			continue;
+		r = store_acquire(e->store, c->layer, x->expert, !x->asked);
+		x->asked = true;
+		if (r < 0)
+			need_fail(e, c, x, r);
+		else if (r == STORE_BUSY) {
+			c->starved = true;
+			return;
+		} else
+			x->state = NEED_HELD;
+	}
+}
+
+/* Experts that are computed together: up to MAX_BATCH (row, expert) pairs. */
+struct part {
+	struct need *need;
+	struct store_view view;
+	uint32_t first, n; /* in the tile; pairs from need->first + need->done on */
+};
+
+struct batch {
+	struct engine *e;
+	struct context *c;
+	const struct desc_layer *layer;
+	struct part parts[MAX_BATCH];
+	uint32_t n, cols;
+	size_t pieces; /* of one part, in the product under way */
+	size_t ff;
+};
+
+static void gather(struct batch *b)
+{
+	struct engine *e = b->e;
+	unsigned forms = 1u << step_form(&b->layer->expert[DESC_GATE]) |
+			 1u << step_form(&b->layer->expert[DESC_UP]);
+
+	for (uint32_t i = 0; i < b->n; i++) {
+		const struct part *p = &b->parts[i];
+		const uint32_t *pairs = b->c->pairs + p->need->first + p->need->done;
+
+		for (uint32_t j = 0; j < p->n; j++) {
+			size_t row = pairs[j] / e->top_k;
+
+			for (unsigned f = 0; f < 3; f++) {
+				size_t n = e->input_bytes[f];
+
+				if (forms & 1u << f)
+					memcpy(e->tile.gathered[f] + (p->first + j) * n,
+						b->c->input[f] + row * n, n);
+			}
+		}
+	}
+}
+
+static void multiply(const struct batch *b, const struct part *p, enum desc_part which,
+	const void *x, size_t x_stride, float *out, size_t begin, size_t end)
+{
+	const struct desc_weight *w = &b->layer->expert[which];
+
+	b->e->kernels->product[w->type](&(struct kernels_product){
+		.type = w->type,
+		.w = (const char *)p->view.part[which] + begin * w->row_bytes,
+		.w_stride = w->row_bytes,
+		.rows = end - begin,
+		.x = x,
+		.x_stride = x_stride,
+		.cols = p->n,
+		.n = w->cols,
+		.out = out + begin,
+		.out_stride = w->rows,
+	});
+}
+
+/* Gate, up and the activation: items are (expert, piece of rows). */
+static void gate_up_part(void *arg, unsigned worker, size_t begin, size_t end)
+{
+	const struct batch *b = arg;
+	struct tile *t = &b->e->tile;
+
+	for (size_t i = begin; i < end; i++) {
+		const struct part *p = &b->parts[i / b->pieces];
+		size_t from = i % b->pieces * ROW_PIECE, to = num_min(from + ROW_PIECE, b->ff);
+		float *gate = t->gate + p->first * b->ff, *up = t->up + p->first * b->ff;
+		float *outs[2] = {gate, up};
+
+		for (unsigned w = DESC_GATE; w <= DESC_UP; w++) {
+			enum kernels_input f = step_form(&b->layer->expert[w]);
+			size_t n = b->e->input_bytes[f];
+
+			multiply(b, p, w, t->gathered[f] + p->first * n, n, outs[w], from, to);
+		}
+		for (uint32_t j = 0; j < p->n; j++)
+			b->e->kernels->swiglu(gate + j * b->ff + from, gate + j * b->ff + from,
+				up + j * b->ff + from, to - from);
+	}
+}
+
+static void down_part(void *arg, unsigned worker, size_t begin, size_t end)
+{
+	const struct batch *b = arg;
+	struct engine *e = b->e;
+	size_t hidden = e->desc->hidden;
+	enum kernels_input f = step_form(&b->layer->expert[DESC_DOWN]);
+	size_t n = kernels_input_bytes(f, b->ff);
+	const char *x = f ? e->tile.input[f] : (const char *)e->tile.gate;
+
+	for (size_t i = begin; i < end; i++) {
+		const struct part *p = &b->parts[i / b->pieces];
+		size_t from = i % b->pieces * ROW_PIECE, to = num_min(from + ROW_PIECE, hidden);
+		float *out = e->tile.out + p->first * hidden;
+		const uint32_t *pairs = b->c->pairs + p->need->first + p->need->done;
+
+		multiply(b, p, DESC_DOWN, x + p->first * n, n, out, from, to);
+		for (uint32_t j = 0; j < p->n; j++)
+			memcpy(b->c->y + pairs[j] * hidden + from, out + j * hidden + from,
+				(to - from) * sizeof *out);
+	}
+}
+
+static size_t piece_of(const struct batch *b)
+{
+	size_t n = b->n * b->pieces;
+
+	return num_max(n / (team_size(b->e->team) * 4), (size_t)1);
+}
+
+static void compute(struct batch *b)
+{
+	struct engine *e = b->e;
+	size_t stride[3];
+
+	gather(b);
+	b->ff = b->layer->expert[DESC_DOWN].cols;
+	b->pieces = (b->ff + ROW_PIECE - 1) / ROW_PIECE;
+	step_run(e, gate_up_part, b, b->n * b->pieces, piece_of(b));
+	for (unsigned f = 0; f < 3; f++)
+		stride[f] = kernels_input_bytes(f, b->ff);
+	step_quantize(e, 1u << step_form(&b->layer->expert[DESC_DOWN]), e->tile.gate, b->ff,
+		b->cols, b->ff, e->tile.input, stride);
+	b->pieces = (e->desc->hidden + ROW_PIECE - 1) / ROW_PIECE;
+	step_run(e, down_part, b, b->n * b->pieces, piece_of(b));
+}
+
+/* The view of an expert that is here; false where it is not (yet). */
+static bool is_here(struct engine *e, struct context *c, struct need *x, struct store_view *ret)
+{
+	int r;
+
+	if (!e->desc->layers[c->layer].moe) {
+		for (unsigned p = 0; p < DESC_PARTS; p++)
+			ret->part[p] = e->weights.layers[c->layer].expert[p];
+		return true;
+	}
+	if (x->state != NEED_HELD)
+		return false;
+	r = store_poll(e->store, c->layer, x->expert, ret);
+	if (r < 0) {
+		store_release(e->store, c->layer, x->expert);
+		need_fail(e, c, x, r);
+	}
+	return r == STORE_READY;
+}
+
+static void collect(struct batch *b)
+{
+	struct context *c = b->c;
+
+	for (uint32_t i = c->first_need; i < c->n_needs && b->cols < MAX_BATCH; i++) {
+		struct need *x = &c->needs[i];
+		struct part *p = &b->parts[b->n];
+
+		if (x->state == NEED_DONE || !is_here(b->e, c, x, &p->view))
+			continue;
+		p->need = x;
+		p->first = b->cols;
+		p->n = num_min(x->count - x->done, MAX_BATCH - b->cols);
+		b->cols += p->n;
+		b->n++;
+	}
+}
+
+int moe_advance(struct engine *e, struct context *c)
+{
+	struct batch b = {.e = e, .c = c, .layer = &e->desc->layers[c->layer]};
+
+	if (b.layer->moe) {
+		int r = store_reap(e->store, 0);
+
+		if (r < 0)
+			return r;
+		acquire(e, c);
+	}
+	collect(&b);
+	if (b.n)
+		compute(&b);
+	for (uint32_t i = 0; i < b.n; i++) {
+		struct need *x = b.parts[i].need;
+
+		x->done += b.parts[i].n;
+		if (x->done < x->count)
+			continue;
+		x->state = NEED_DONE;
+		if (b.layer->moe)
+			store_release(e->store, c->layer, x->expert);
+	}
+	while (c->first_need < c->n_needs && c->needs[c->first_need].state == NEED_DONE)
+		c->first_need++;
+	if (c->first_need == c->n_needs) {
+		c->starved = false;
+		return ENGINE_IDLE;
+	}
+	return b.n ? ENGINE_MORE : ENGINE_WAITING;
+}
+
+struct sum {
+	struct engine *e;
+	struct context *c;
+	uint32_t k;
+	size_t chunks;
+};
+
+#define SUM_CHUNK 1024u
+
+static void sum_part(void *arg, unsigned worker, size_t begin, size_t end)
+{
+	const struct sum *a = arg;
+	const struct engine *e = a->e;
+	size_t hidden = e->desc->hidden;
+	float acc[SUM_CHUNK];
+
+	for (size_t i = begin; i < end; i++) {
+		size_t row = e->tile.rows[i / a->chunks], at = i % a->chunks * SUM_CHUNK;
+		size_t n = num_min((size_t)SUM_CHUNK, hidden - at);
+
+		memset(acc, 0, n * sizeof *acc);
+		for (uint32_t j = 0; j < a->k; j++) {
+			size_t pair = row * e->top_k + j;
+
+			e->kernels->add_scaled(
+				acc, a->c->y + pair * hidden + at, a->c->gates[pair], n);
+		}
+		e->kernels->add(a->c->x + row * hidden + at, acc, n);
+	}
+}
+
+void moe_sum(struct engine *e, struct context *c)
+{
+	struct sum a = {.e = e,
+		.c = c,
+		.k = layer_k(e, c),
+		.chunks = (e->desc->hidden + SUM_CHUNK - 1) / SUM_CHUNK};
+
+	step_run(e, sum_part, &a, e->tile.n * a.chunks, 4);
+}
+
+void moe_release(struct engine *e, struct context *c)
+{
+	for (uint32_t i = c->first_need; i < c->n_needs; i++) {
+		if (c->needs[i].state == NEED_HELD)
+			store_release(e->store, c->layer, c->needs[i].expert);
+		c->needs[i].state = NEED_DONE;
+	}
+	c->first_need = c->n_needs = 0;
+	c->starved = false;
+}

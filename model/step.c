@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * The one step function: rows through the layers, a tile at a time, for prefill and decode alike.
+ * Work is split between threads by outputs only, so that no split can change a bit (NUMERICS).
+ */
+
+#include "engine-internal.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "num.h"
+
+#define MAX_PRODUCTS 3u
+#define PIECE_ROWS 16u
+#define CHUNK 256u /* elements of a row that one worker takes at least */
+
+struct run {
+	step_fn fn;
+	void *arg;
+	size_t n, piece;
+	atomic_size_t next;
+};
+
+static void run_worker(void *arg, unsigned worker, unsigned workers)
+{
+	struct run *r = arg;
+	size_t begin, end;
+
+	while (team_take(&r->next, r->n, r->piece, &begin, &end))
+		r->fn(r->arg, worker, begin, end);
+}
+
+void step_run(struct engine *e, step_fn fn, void *arg, size_t n, size_t piece)
+{
+	struct run r = {.fn = fn, .arg = arg, .n = n, .piece = piece};
+
+	if (n <= piece) {
+		if (n)
+			fn(arg, 0, 0, n);
+		return;
+	}
+	team_run(e->team, run_worker, &r);
+}
+
+struct products {
+	const struct kernels *kernels;
+	const struct step_product *p;
+	size_t n;
+};
+
+static void products_part(void *arg, unsigned worker, size_t begin, size_t end)
+{
+	const struct products *a = arg;
+	size_t first = 0;
+
+	/* [begin, end) counts rows over all matrices. */
+	for (size_t i = 0; i < a->n; i++) {
+		const struct step_product *p = &a->p[i];
+		const struct desc_weight *w = p->weight;
+		size_t b = num_max(begin, first), t = num_min(end, first + w->rows);
+
+		if (b < t) {
+			size_t r = b - first;
+
+			a->kernels->product[w->type](&(struct kernels_product){
+				.type = w->type,
+				.w = (const char *)p->w + r * w->row_bytes,
+				.w_stride = w->row_bytes,
+				.rows = t - b,
+				.x = p->x,
+				.x_stride = p->x_stride,
+				.cols = p->cols,
+				.n = w->cols,
+				.out = p->out + r,
+				.out_stride = p->out_stride,
+			});
+		}
+		first += w->rows;
+	}
+}
+
+void step_products(struct engine *e, const struct step_product *p, size_t n)
+{
+	struct products a = {.kernels = e->kernels, .p = p, .n = n};
+	size_t rows = 0, piece;
+
+	for (size_t i = 0; i < n; i++)
+		rows += p[i].weight->rows;
+	piece = num_align_up(rows / (team_size(e->team) * 4) + 1, PIECE_ROWS);
+	step_run(e, products_part, &a, rows, num_min(piece, (size_t)512));
+}
+
+struct quantize {
+	const struct kernels *kernels;
+	unsigned forms;
+	const float *x;
+	size_t stride, width, chunks;
+	char *const *out;
+	const size_t *out_stride;
+};
+
+static void quantize_part(void *arg, unsigned worker, size_t begin, size_t end)
+{
+	const struct quantize *a = arg;
+
+	for (size_t i = begin; i < end; i++) {
+		size_t row = i / a->chunks, at = i % a->chunks * CHUNK;
+		size_t n = num_min((size_t)CHUNK, a->width - at);
+
+		for (unsigned f = KERNELS_INPUT_Q32; f <= KERNELS_INPUT_Q256; f++) {
+			if (a->forms & 1u << f)
+				a->kernels->quantize(f, a->x + row * a->stride + at,
+					a->out[f] + row * a->out_stride[f] +
+						kernels_input_bytes(f, at),
+					n);
+		}
+	}
+}
+
+void step_quantize(struct engine *e, unsigned forms, const float *x, size_t stride, size_t n,
+	size_t width, char *const out[3], const size_t out_stride[3])
+{
+	struct quantize a = {.kernels = e->kernels,
+		.forms = forms,
+		.x = x,
+		.stride = stride,
+		.width = width,
+		.chunks = (width + CHUNK - 1) / CHUNK,
+		.out = out,
+		.out_stride = out_stride};
+
+	if (forms & ~1u)
+		step_run(e, quantize_part, &a, n * a.chunks, 8);
+}
+
+void step_row_fail(
+	struct engine *e, struct context *c, uint32_t row, int code, const char *format, ...)
+{
+	struct engine_seq *s = c->rows[row].seq;
+	uint32_t position = c->rows[row].position;
+	char text[ENGINE_ERROR_TEXT];
+	va_list args;
+
+	if (!s)
+		return;
+	va_start(args, format);
+	(void)vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	/* Later rows would attend to what this one did not write. */
+	for (uint32_t i = row; i < c->n_rows; i++) {
+		struct step_row *r = &c->rows[i];
+
+		if (r->seq != s)
+			continue;
+		r->seq = NULL;
+		s->busy--;
+		if (c->callbacks.on_error)
+			c->callbacks.on_error(r->arg, code, text);
+	}
+	if (s->length > position)
+		s->length = position;
+}
+
+void step_tile_rows(struct engine *e, struct context *c, uint32_t max)
+{
+	struct tile *t = &e->tile;
+
+	t->n = 0;
+	while (c->row < c->n_rows && t->n < max) {
+		if (c->rows[c->row].seq)
+			t->rows[t->n++] = c->row;
+		c->row++;
+	}
+}
+
+static float *row_x(const struct engine *e, struct context *c, uint32_t row)
+{
+	return c->x + (size_t)row * e->desc->hidden;
+}
+
+static void check_finite(struct engine *e, struct context *c, const char *what)
+{
+	for (uint32_t i = 0; i < e->tile.n; i++) {
+		uint32_t row = e->tile.rows[i];
+
+		if (!e->kernels->is_finite(row_x(e, c, row), e->desc->hidden))
+			step_row_fail(e, c, row, -EDOM,
+				"the hidden state is not finite after %s of layer %u: the model "
+				"file is damaged or not usable in this precision",
+				what, c->layer);
+	}
+}
+
+static void step_embed(struct engine *e, struct context *c)
+{
+	const struct desc *d = e->desc;
+	const struct desc_weight *w = &d->embedding;
+	size_t half = d->rope_dims / 2;
+
+	step_tile_rows(e, c, SCRATCH_TILE);
+	for (uint32_t i = 0; i < e->tile.n; i++) {
+		uint32_t row = e->tile.rows[i];
+		const struct step_row *r = &c->rows[row];
+
+		e->kernels->dequantize(w->type,
+			(const char *)e->weights.embedding + r->token * w->row_bytes,
+			row_x(e, c, row), d->hidden);
+		kernels_rope_angles((float)r->position * d->rope_scale, e->frequencies,
+			d->rope_dims, 1.0f, c->cos + row * half, c->sin + row * half);
+	}
+}
+
+struct norms {
+	struct engine *e;
+	struct context *c;
+	const float *weight;
+	float *out;
+	size_t stride;
+};
+
+static void norms_part(void *arg, unsigned worker, size_t begin, size_t end)
+{
+	const struct norms *a = arg;
+	const struct desc *d = a->e->desc;
+
+	for (size_t i = begin; i < end; i++)
+		a->e->kernels->rms_norm(a->out + i * a->stride,
+			row_x(a->e, a->c, a->e->tile.rows[i]), a->weight, d->hidden, d->norm_eps);
+}
+
+static void tile_norm(struct engine *e, struct context *c, const float *weight)
+{
+	struct norms a = {
+		.e = e, .c = c, .weight = weight, .out = e->tile.norm, .stride = e->desc->hidden};
+
+	step_run(e, norms_part, &a, e->tile.n, 4);
+}
+
+struct rotate {
+	struct engine *e;
+	struct context *c;
+};
+
+static void norm_heads(struct engine *e, float *x, uint32_t heads, const float *weight)
+{
+	const struct desc *d = e->desc;
+	size_t n = d->qk_norm_whole ? (size_t)heads * d->head_size : d->head_size;
+
+	if (!weight)
+		return;
+	for (uint32_t h = 0; h < (d->qk_norm_whole ? 1 : heads); h++)
+		e->kernels->rms_norm(x + h * n, x + h * n, weight, n, d->norm_eps);
+}
+
+static void rotate_part(void *arg, unsigned worker, size_t begin, size_t end)
+{
+	const struct rotate *a = arg;
+	struct engine *e = a->e;
+	const struct desc *d = e->desc;
+	const struct weights_layer *w = &e->weights.layers[a->c->layer];
+	size_t half = d->rope_dims / 2;
+
+	for (size_t i = begin; i < end; i++) {
+		const float *cos = a->c->cos + e->tile.rows[i] * half;
+		const float *sin = a->c->sin + e->tile.rows[i] * half;
+		float *q = e->tile.q + i * d->heads * d->head_size;
+		float *k = e->tile.k + i * d->kv_heads * d->head_size;
+
+		norm_heads(e, q, d->heads, w->q_norm);
+		norm_heads(e, k, d->kv_heads, w->k_norm);
+		for (uint32_t h = 0; h < d->heads; h++)
+			e->kernels->rope(q + (size_t)h * d->head_size, cos, sin, d->rope_dims,
+				d->rope_neighbours);
+		for (uint32_t h = 0; h < d->kv_heads; h++)
+			e->kernels->rope(k + (size_t)h * d->head_size, cos, sin, d->rope_dims,
+				d->rope_neighbours);
+	}
+}
+
+static const void *tile_input(const struct engine *e, const struct desc_weight *w, size_t *stride)
+{
+	enum kernels_input f = step_form(w);
+
+	*stride = kernels_input_bytes(f, w->cols);
+	return f == KERNELS_INPUT_F32 ? (const void *)e->tile.norm : e->tile.input[f];
+}
+
+/* Quantises n x width floats at tile.norm for these weights. */
+static void tile_quantize(struct engine *e, size_t width, unsigned forms)
+{
+	size_t stride[3];
+
+	for (unsigned f = 0; f < 3; f++)
+		stride[f] = kernels_input_bytes(f, width);
+	step_quantize(e, forms, e->tile.norm, width, e->tile.n, width, e->tile.input, stride);
+}
+
+static struct step_product tile_product(
+	const struct engine *e, const struct desc_weight *w, const void *data, float *out)
+{
+	struct step_product p = {
+		.weight = w, .w = data, .out = out, .out_stride = w->rows, .cols = e->tile.n};
+
+	p.x = tile_input(e, w, &p.x_stride);
+	return p;
+}
+
+static void tile_qkv(struct engine *e, struct context *c)
+{
+	const struct desc_layer *y = &e->desc->layers[c->layer];
+	const struct weights_layer *w = &e->weights.layers[c->layer];
+	struct step_product p[MAX_PRODUCTS];
+
+	tile_quantize(e, e->desc->hidden,
+		1u << step_form(&y->q) | 1u << step_form(&y->k) | 1u << step_form(&y->v));
+	p[0] = tile_product(e, &y->q, w->q, e->tile.q);
+	p[1] = tile_product(e, &y->k, w->k, e->tile.k);
+	p[2] = tile_product(e, &y->v, w->v, e->tile.v);
+	step_products(e, p, 3);
+}
+
+static void step_attention(struct engine *e, struct context *c)
+{
+	const struct desc *d = e->desc;
+	const struct desc_layer *y = &d->layers[c->layer];
+	const struct weights_layer *w = &e->weights.layers[c->layer];
+	struct rotate a = {.e = e, .c = c};
+	struct step_product o;
+
+	step_tile_rows(e, c, SCRATCH_TILE);
+	if (e->tile.n == 0)
+		return;
+	tile_norm(e, c, w->attn_norm);
+	tile_qkv(e, c);
+	step_run(e, rotate_part, &a, e->tile.n, 2);
+	attention_store(e, c);
+	attention_run(e, c);
+	/* tile.attended is tile.norm: the input of the next product. */
+	tile_quantize(e, y->o.cols, 1u << step_form(&y->o));
+	o = tile_product(e, &y->o, w->o, e->tile.out);
+	step_products(e, &o, 1);
+	for (uint32_t i = 0; i < e->tile.n; i++)
+		e->kernels->add(row_x(e, c, e->tile.rows[i]), e->tile.out + (size_t)i * d->hidden,
+			d->hidden);
+	check_finite(e, c, "the attention");
+	tile_norm(e, c, w->ffn_norm);
+	moe_route(e, c);
+}
+
+static void step_sum(struct engine *e, struct context *c)
+{
+	step_tile_rows(e, c, SCRATCH_TILE);
+	moe_sum(e, c);
+	check_finite(e, c, "the feed-forward block");
+}
+
+static void step_head(struct engine *e, struct context *c)
+{
+	const struct desc *d = e->desc;
+	struct tile *t = &e->tile;
+	struct step_product p;
+
+	t->n = 0;
+	for (; c->row < c->n_rows && t->n < SCRATCH_HEAD_ROWS; c->row++) {
+		if (c->rows[c->row].seq && c->rows[c->row].want & ENGINE_WANT_LOGITS)
+			t->rows[t->n++] = c->row;
+	}
+	if (t->n == 0)
+		return;
+	tile_norm(e, c, e->weights.output_norm);
+	tile_quantize(e, d->hidden, 1u << step_form(&d->output));
+	p = tile_product(e, &d->output, e->weights.output, t->head);
+	step_products(e, &p, 1);
+	for (uint32_t i = 0; i < t->n; i++) {
+		const float *logits = t->head + (size_t)i * d->output.rows;
+		const struct step_row *r = &c->rows[t->rows[i]];
+
+		if (!r->seq)
+			continue; /* dropped in a callback just now */
+		if (!e->kernels->is_finite(logits, d->output.rows)) {
+			step_row_fail(e, c, t->rows[i], -EDOM,
+				"a logit is not finite: the output tensor of the model file is "
+				"damaged");
+			continue;
+		}
+		if (c->callbacks.on_logits)
+			c->callbacks.on_logits(r->arg, logits);
+	}
+}
+
+static void finish(struct context *c)
+{
+	for (uint32_t i = 0; i < c->n_rows; i++) {
+		if (c->rows[i].seq)
+			c->rows[i].seq->busy--;
+		c->rows[i].seq = NULL;
+	}
+	c->n_rows = 0;
+	c->active = false;
+}
+
+static void enter(struct context *c, enum step_phase phase)
+{
+	c->phase = phase;
+	c->row = 0;
+}
+
+/* The phase is over: the next one. */
+static void step_next(struct engine *e, struct context *c)
+{
+	switch (c->phase) {
+	case STEP_EMBED:
+		c->layer = 0;
+		enter(c, STEP_ATTENTION);
+		return;
+	case STEP_ATTENTION:
+		enter(c, STEP_EXPERTS);
+		moe_begin(e, c);
+		return;
+	case STEP_EXPERTS:
+		enter(c, STEP_SUM);
+		return;
+	case STEP_SUM:
+		c->layer++;
+		enter(c, c->layer < e->desc->n_layers ? STEP_ATTENTION : STEP_HEAD);
+		return;
+	case STEP_HEAD:
+		finish(c);
+		return;
+	}
+}
+
+static bool any_alive(const struct context *c)
+{
+	for (uint32_t i = 0; i < c->n_rows; i++) {
+		if (c->rows[i].seq)
+			return true;
+	}
+	return false;
+}
+
+int step_advance(struct engine *e, struct context *c)
+{
+	int r;
+
+	if (!any_alive(c)) {
+		moe_release(e, c);
+		finish(c);
+		return ENGINE_IDLE;
+	}
+	switch (c->phase) {
+	case STEP_EMBED:
+		step_embed(e, c);
+		break;
+	case STEP_ATTENTION:
+		step_attention(e, c);
+		break;
+	case STEP_EXPERTS:
+		r = moe_advance(e, c);
+		if (r != ENGINE_IDLE)
+			return r;
+		c->row = c->n_rows;
+		break;
+	case STEP_SUM:
+		step_sum(e, c);
+		break;
+	case STEP_HEAD:
+		step_head(e, c);
+		break;
+	}
+	if (c->row >= c->n_rows)
+		step_next(e, c);
+	return c->active ? ENGINE_MORE : ENGINE_IDLE;
+}
