@@ -270,6 +270,7 @@ static const struct known {
 	const char *name;
 	chat_render_fn render;
 } knowns[] = {
+	{149, 0x6ebfc99958218d77, "chatml", chatml_render},
 	{196, 0x88bf4138d5c826f0, "chatml", chatml_render},
 	{199, 0xa41d6bae9b9141bc, "chatml", chatml_render},
 	{368, 0x45ec583d4d25bc3a, "chatml", smollm_render},
@@ -285,16 +286,6 @@ static uint64_t fnv(const char *s, size_t n)
 	for (size_t i = 0; i < n; i++)
 		h = (h ^ (unsigned char)s[i]) * 0x100000001b3;
 	return h;
-}
-
-/* The marks that the renderer writes must be control tokens: as text they would mislead the model.
- */
-static bool has_marks(const struct tokenizer *t, const char *name)
-{
-	if (strcmp(name, "chatml") != 0)
-		return true;
-	return tokenizer_lookup(t, "<|im_start|>", 12, TOKEN_MASK(TOKEN_CONTROL)) != TOKEN_NONE &&
-	       tokenizer_lookup(t, "<|im_end|>", 10, TOKEN_MASK(TOKEN_CONTROL)) != TOKEN_NONE;
 }
 
 int chat_new(struct chat **ret, const struct gguf *g, const struct tokenizer *t, struct error *err)
@@ -313,7 +304,7 @@ int chat_new(struct chat **ret, const struct gguf *g, const struct tokenizer *t,
 	for (size_t i = 0; r && i < ARRAY_SIZE(knowns); i++) {
 		const struct known *k = &knowns[i];
 
-		if (s.size != k->size || fnv(s.data, s.size) != k->hash || !has_marks(t, k->name))
+		if (s.size != k->size || fnv(s.data, s.size) != k->hash)
 			continue;
 		c->name = k->name;
 		c->render = k->render;
