@@ -82,7 +82,11 @@ static void tame(uint32_t type, uint8_t *block)
 		block[at[i] + 1] = (uint8_t)((block[at[i] + 1] & 0x83) | 0x20);
 }
 
-enum fill { FILL_TAME, FILL_WILD, FILL_ONES, FILL_ZERO, FILL_MAX };
+/*
+ * Random but finite; random bits; all bits set (factors are NaN); nothing; and the codes of largest
+ * magnitude, with finite factors, against activations of the largest: where a step would saturate.
+ */
+enum fill { FILL_TAME, FILL_WILD, FILL_ONES, FILL_ZERO, FILL_HIGH, FILL_LOW, FILL_MAX };
 
 static void fill_weights(const struct kernels_format *f, uint8_t *w, size_t bytes, enum fill fill)
 {
@@ -95,11 +99,14 @@ static void fill_weights(const struct kernels_format *f, uint8_t *w, size_t byte
 		return;
 	}
 	for (size_t i = 0; i < bytes; i++)
-		w[i] = fill == FILL_ONES ? 0xff : fill == FILL_ZERO ? 0 : (uint8_t)draw();
+		w[i] = fill == FILL_ONES || fill == FILL_HIGH ? 0xff
+		       : fill == FILL_ZERO		      ? 0
+		       : fill == FILL_LOW		      ? 0x80
+							      : (uint8_t)draw();
 	if (fill == FILL_TAME && f->block == 1)
 		for (size_t i = 1; i < bytes; i += 2)
 			w[i] = (w[i] & 0x80) | 0x38 | (w[i] & 7);
-	else if (fill == FILL_TAME)
+	else if ((fill == FILL_TAME || fill == FILL_HIGH || fill == FILL_LOW) && f->block > 1)
 		for (size_t i = 0; i < bytes; i += f->bytes)
 			tame(f->type, w + i);
 }
@@ -107,10 +114,11 @@ static void fill_weights(const struct kernels_format *f, uint8_t *w, size_t byte
 static void fill_floats(float *x, size_t n, enum fill fill)
 {
 	for (size_t i = 0; i < n; i++)
-		x[i] = fill == FILL_WILD && draw() % 64 == 0 ? as_float((uint32_t)draw())
-		       : fill == FILL_ONES		     ? 1.0f
-		       : fill == FILL_ZERO		     ? 0.0f
-							     : draw_float();
+		x[i] = fill == FILL_WILD && draw() % 64 == 0	? as_float((uint32_t)draw())
+		       : fill == FILL_ONES || fill == FILL_HIGH ? 1.0f
+		       : fill == FILL_LOW			? -1.0f
+		       : fill == FILL_ZERO			? 0.0f
+								: draw_float();
 }
 
 struct shape {

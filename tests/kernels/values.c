@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <math.h>
@@ -156,6 +157,35 @@ static void test_products(void **unused)
 	}
 }
 
+/* Values that another implementation computed: tests/data/kernels/README.md. */
+static void test_dequantize(void **unused)
+{
+	static uint8_t data[1 << 18];
+	static float have[4096], want[4096];
+	FILE *f = fopen(TEST_DATA "/dequantize.bin", "rb");
+	size_t size, at = 0, records = 0;
+	uint32_t head[3];
+
+	assert_non_null(f);
+	size = fread(data, 1, sizeof(data), f);
+	fclose(f);
+	for (; at + sizeof(head) <= size; records++) {
+		memcpy(head, data + at, sizeof(head));
+		at += sizeof(head);
+		assert_true(head[2] <= 4096 && head[1] + head[2] * 4 <= size - at);
+		memcpy(want, data + at + head[1], head[2] * 4);
+		ref->dequantize(head[0], data + at, have, head[2]);
+		for (uint32_t i = 0; i < head[2]; i++)
+			if (have[i] != want[i])
+				fail_msg("%s: element %u is %a, not %a",
+					kernels_format(head[0])->name, i, (double)have[i],
+					(double)want[i]);
+		at += head[1] + head[2] * 4;
+	}
+	assert_int_equal(at, size);
+	assert_int_equal(records, 10);
+}
+
 /* Attention in three blocks, against a softmax over all keys in double. */
 static void test_attention(void **unused)
 {
@@ -233,6 +263,7 @@ int main(void)
 		cmocka_unit_test(test_rope),
 		cmocka_unit_test(test_formats),
 		cmocka_unit_test(test_products),
+		cmocka_unit_test(test_dequantize),
 		cmocka_unit_test(test_attention),
 		cmocka_unit_test(test_choice),
 	};
