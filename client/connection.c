@@ -47,8 +47,8 @@ int connection_start(struct moe *m)
 
 static void timer_arm(struct moe *m)
 {
-	uint64_t ms = num_min(
-		(uint64_t)RETRY_FIRST_MS << num_min(m->retries, 10u), (uint64_t)RETRY_LAST_MS);
+	unsigned doublings = num_min(m->retries, 10u);
+	uint64_t ms = num_min((uint64_t)RETRY_FIRST_MS << doublings, (uint64_t)RETRY_LAST_MS);
 	struct itimerspec when = {
 		.it_value = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000},
 	};

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+
+/* status, reload, drain.  What the daemon tells is shown as it comes: names are its own. */
+
+#include <stdio.h>
+#include <string.h>
+
+#include "moectl.h"
+#include "num.h"
+
+#define DEPTH_MAX 8
+
+static bool is_bytes(const char *key, const char *section)
+{
+	return strstr(key, "bytes") || strcmp(section, "budget") == 0 ||
+	       strcmp(section, "memory") == 0;
+}
+
+static void show_number(json_int_t v, bool bytes)
+{
+	char buf[NUM_SIZE_TEXT_MAX];
+
+	if (bytes && v >= 1024)
+		(void)printf("%s (%lld)\n", num_format_size((uint64_t)v, buf), (long long)v);
+	else
+		(void)printf("%lld\n", (long long)v);
+}
+
+static void show_text(const char *text)
+{
+	for (; *text; text++)
+		(void)putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
+	(void)putchar('\n');
+}
+
+static void show(const char *section, json_t *value, int depth)
+{
+	const char *key;
+	json_t *v;
+
+	if (depth > DEPTH_MAX)
+		return;
+	json_object_foreach(value, key, v)
+	{
+		(void)printf("%*s%-*s ", depth * 2, "", 24 - depth * 2, key);
+		switch (json_typeof(v)) {
+		case JSON_OBJECT:
+			(void)putchar('\n');
+			show(depth ? section : key, v, depth + 1);
+			break;
+		case JSON_ARRAY:
+			(void)printf("%zu\n", json_array_size(v));
+			break;
+		case JSON_STRING:
+			show_text(json_string_value(v));
+			break;
+		case JSON_INTEGER:
+			show_number(json_integer_value(v), is_bytes(key, section));
+			break;
+		case JSON_REAL:
+			(void)printf("%.4g\n", json_real_value(v));
+			break;
+		default:
+			(void)puts(json_is_true(v) ? "yes" : json_is_false(v) ? "no" : "-");
+		}
+	}
+}
+
+static int status_print(const struct options *o, const struct moe_event *e)
+{
+	json_error_t error;
+	json_t *value = json_loadb(e->text, e->text_length, JSON_REJECT_DUPLICATES, &error);
+
+	if (!json_is_object(value)) {
+		json_decref(value);
+		return complain("the daemon's status is not readable");
+	}
+	if (o->json)
+		return json_print(value);
+	show("", value, 0);
+	json_decref(value);
+	return fflush(stdout) == EOF ? complain("cannot write the status") : EXIT_OK;
+}
+
+/* Waits for the one answer. */
+static int answer(const struct options *o, struct moe *m, uint64_t request)
+{
+	const struct moe_event *e;
+	int k;
+
+	for (;;) {
+		k = daemon_next(m, &e);
+		if (k < 0)
+			return EXIT_FAILED;
+		if (k == 0 || e->request != request)
+			continue;
+		if (e->type == MOE_STATUS)
+			return status_print(o, e);
+		if (e->type == MOE_OK)
+			return EXIT_OK;
+		return complain("%s", *e->text ? e->text : moe_strerror(e->code));
+	}
+}
+
+static int run(const struct options *o, unsigned admin)
+{
+	uint64_t request;
+	struct moe *m;
+	int k;
+
+	k = daemon_open(o, &m, NULL);
+	if (k)
+		return k;
+	k = admin ? moe_admin(m, admin, &request) : moe_status(m, &request);
+	k = k < 0 ? complain("%s", moe_strerror(k)) : answer(o, m, request);
+	moe_close(m);
+	return k;
+}
+
+int verb_status(const struct options *o)
+{
+	return run(o, 0);
+}
+
+int verb_admin(const struct options *o, unsigned verb)
+{
+	return run(o, verb);
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: MIT */
+
+/* moectl: the command line.  Which options there are is in one table. */
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config.h"
+#include "moectl.h"
+#include "num.h"
+
+enum verb { STATUS = 1, PROMPT = 2, SCORE = 4, BENCH = 8, PING = 16, RELOAD = 32, DRAIN = 64 };
+
+static const struct verb_info {
+	const char *name;
+	enum verb verb;
+	bool text;
+	const char *usage, *about;
+} verbs[] = {
+	{"status", STATUS, false, "status [--json]",
+		"show what the daemon does with its memory and time"},
+	{"prompt", PROMPT, true, "prompt [OPTION]... [TEXT | -]",
+		"answer TEXT, or standard input; without TEXT on a terminal: a conversation"},
+	{"score", SCORE, true, "score [--json] [--ids] TEXT | -",
+		"log-probability of every token of a text, total and perplexity"},
+	{"bench", BENCH, false, "bench [OPTION]...",
+		"measure prefill, decode and first-token time"},
+	{"ping", PING, false, "ping [--json] [--count N] [--busy]",
+		"round trip through the shared memory"},
+	{"reload", RELOAD, false, "reload",
+		"let the daemon read its configuration again (administrators)"},
+	{"drain", DRAIN, false, "drain",
+		"let the daemon finish what it does and end (administrators)"},
+};
+
+static const struct option_info {
+	const char *name, *argument;
+	unsigned verbs;
+	const char *about;
+} option_table[] = {
+	{"json", NULL, STATUS | PROMPT | SCORE | BENCH | PING, "print one JSON object"},
+	{"system", "TEXT", PROMPT, "a system turn before the conversation"},
+	{"raw", NULL, PROMPT, "give TEXT to the model as it is, without its chat template"},
+	{"temperature", "T", PROMPT, "0 to 100; 0 (default): always the likeliest token"},
+	{"top-k", "K", PROMPT, "only the K likeliest tokens; 0 (default): off"},
+	{"top-p", "P", PROMPT,
+		"above 0, to 1: the likeliest tokens that make up P; 1 (default): off"},
+	{"min-p", "P", PROMPT,
+		"0 to 1: tokens at least P times as likely as the likeliest; 0 (default): off"},
+	{"seed", "N", PROMPT, "the same seed, the same answer; default 0"},
+	{"max-tokens", "N", PROMPT | BENCH,
+		"at most N tokens; prompt: 0 (default): to the end of the context; bench: 64"},
+	{"stop", "TEXT", PROMPT, "end the answer before TEXT; up to 16 times"},
+	{"ids", NULL, SCORE, "TEXT is token ids, parted by blanks or commas"},
+	{"prompt-tokens", "N", BENCH, "length of the prompt; default 128"},
+	{"clients", "C", BENCH, "C connections at once; default 1"},
+	{"repeat", "R", BENCH, "R requests of each; default 1"},
+	{"count", "N", PING, "N round trips; default 1000"},
+	{"busy", NULL, PING, "both sides spin instead of sleeping"},
+};
+
+static void help_options(unsigned mask)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(option_table); i++) {
+		const struct option_info *o = &option_table[i];
+		char name[40];
+
+		if (!(o->verbs & mask))
+			continue;
+		(void)snprintf(name, sizeof(name), "--%s%s%s", o->name, o->argument ? " " : "",
+			o->argument ? o->argument : "");
+		(void)printf("  %-22s %s\n", name, o->about);
+	}
+	(void)printf("  %-22s %s\n", "--help", "this text");
+	(void)printf("  %-22s %s\n", "--version", "the version");
+}
+
+static int help(const struct verb_info *v)
+{
+	if (v) {
+		(void)printf("Usage: moectl [--socket PATH] %s\n\n%s.\n\n", v->usage, v->about);
+		help_options(v->verb);
+		return EXIT_OK;
+	}
+	(void)printf(
+		"Usage: moectl [--socket PATH] VERB [OPTION]...\n\n"
+		"Talks to moed, the daemon that keeps one Mixture-of-Experts model ready.\n\n");
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		(void)printf("  %-10s %s\n", verbs[i].name, verbs[i].about);
+	(void)printf(
+		"\n  --socket PATH  the daemon's socket; default $MOED_SOCKET, else "
+		"/run/moed/moed.sock\n  --help         this text, or that of a verb\n"
+		"  --version      the version\n\nExit status: 0 done, 1 failed, 2 wrong usage, "
+		"130 cancelled with Ctrl-C.\n");
+	return EXIT_OK;
+}
+
+static int version(void)
+{
+	(void)printf("moectl %s\n", MOED_VERSION);
+	return EXIT_OK;
+}
+
+__attribute__((format(printf, 1, 2))) static int usage(const char *format, ...)
+{
+	va_list args;
+
+	(void)fputs("moectl: ", stderr);
+	va_start(args, format);
+	(void)vfprintf(stderr, format, args);
+	va_end(args);
+	(void)fputs("; see moectl --help\n", stderr);
+	return EXIT_USAGE;
+}
+
+static int set_u64(const char *name, const char *text, uint64_t min, uint64_t max, uint64_t *ret)
+{
+	if (num_parse_u64(text, min, max, ret) == 0)
+		return 0;
+	(void)fprintf(stderr, "moectl: --%s must be a whole number from %llu to %llu, not '%s'\n",
+		name, (unsigned long long)min, (unsigned long long)max, text);
+	return EXIT_USAGE;
+}
+
+static int set_double(const char *name, const char *text, double min, double max, double *ret)
+{
+	if (num_parse_double(text, min, max, ret) == 0)
+		return 0;
+	(void)fprintf(stderr, "moectl: --%s must be a number from %g to %g, not '%s'\n", name, min,
+		max, text);
+	return EXIT_USAGE;
+}
+
+static int option_take(struct options *o, const char *name, const char *value)
+{
+	static const struct {
+		const char *name;
+		size_t at;
+		uint64_t min, max;
+	} numbers[] = {
+		{"top-k", offsetof(struct options, top_k), 0, UINT32_MAX},
+		{"seed", offsetof(struct options, seed), 0, UINT64_MAX},
+		{"max-tokens", offsetof(struct options, max_tokens), 0, UINT32_MAX},
+		{"prompt-tokens", offsetof(struct options, prompt_tokens), 1, 1 << 20},
+		{"clients", offsetof(struct options, clients), 1, 256},
+		{"repeat", offsetof(struct options, repeat), 1, 1000000},
+		{"count", offsetof(struct options, count), 1, 10000000},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+		if (strcmp(name, numbers[i].name) == 0)
+			return set_u64(name, value, numbers[i].min, numbers[i].max,
+				(uint64_t *)(void *)((char *)o + numbers[i].at));
+	}
+	if (strcmp(name, "temperature") == 0)
+		return set_double(name, value, 0, 100, &o->temperature);
+	if (strcmp(name, "top-p") == 0) {
+		if (set_double(name, value, 0, 1, &o->top_p))
+			return EXIT_USAGE;
+		return o->top_p > 0 ? 0 : usage("--%s must be above 0", name);
+	}
+	if (strcmp(name, "min-p") == 0)
+		return set_double(name, value, 0, 1, &o->min_p);
+	if (strcmp(name, "stop") == 0) {
+		if (o->n_stops == ARRAY_SIZE(o->stops))
+			return usage("--%s may be given 16 times", name);
+		if (!*value || strlen(value) > 256)
+			return usage("--%s needs a text of 1 to 256 bytes", name);
+		o->stops[o->n_stops++] = value;
+		return 0;
+	}
+	if (strcmp(name, "system") == 0)
+		o->system = value;
+	o->json |= strcmp(name, "json") == 0;
+	o->raw |= strcmp(name, "raw") == 0;
+	o->ids |= strcmp(name, "ids") == 0;
+	o->busy |= strcmp(name, "busy") == 0;
+	return 0;
+}
+
+static int verb_run(const struct verb_info *v, const struct options *o)
+{
+	switch (v->verb) {
+	case STATUS:
+		return verb_status(o);
+	case PROMPT:
+		return verb_prompt(o);
+	case SCORE:
+		return verb_score(o);
+	case BENCH:
+		return verb_bench(o);
+	case PING:
+		return verb_ping(o);
+	case RELOAD:
+		return verb_admin(o, MOE_ADMIN_RELOAD);
+	case DRAIN:
+		return verb_admin(o, MOE_ADMIN_DRAIN);
+	}
+	return EXIT_USAGE;
+}
+
+/* getopt's table for a verb (NULL: before the verb), from ours; val is an index + 256. */
+static void options_for(unsigned mask, struct option *ret)
+{
+	size_t n = 0;
+
+	ret[n++] = (struct option){"help", no_argument, NULL, 'h'};
+	ret[n++] = (struct option){"version", no_argument, NULL, 'v'};
+	ret[n++] = (struct option){"socket", required_argument, NULL, 's'};
+	for (size_t i = 0; i < ARRAY_SIZE(option_table); i++) {
+		const struct option_info *o = &option_table[i];
+
+		if (o->verbs & mask)
+			ret[n++] = (struct option){o->name,
+				o->argument ? required_argument : no_argument, NULL, 256 + (int)i};
+	}
+	ret[n] = (struct option){0};
+}
+
+/* -1: go on with the verb; else an exit status. */
+static int options_parse(int argc, char **argv, const struct verb_info *v, struct options *o)
+{
+	struct option table[ARRAY_SIZE(option_table) + 4];
+	int c;
+
+	options_for(v ? v->verb : 0, table);
+	optind = 1;
+	while ((c = getopt_long(argc, argv, v ? "" : "+", table, NULL)) != -1) {
+		switch (c) {
+		case 'h':
+			return help(v);
+		case 'v':
+			return version();
+		case 's':
+			o->socket = optarg;
+			break;
+		case '?':
+			return EXIT_USAGE; /* getopt has said what */
+		default:
+			if (option_take(o, option_table[c - 256].name, optarg))
+				return EXIT_USAGE;
+		}
+	}
+	return -1;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o = {
+		.top_p = 1, .prompt_tokens = 128, .clients = 1, .repeat = 1, .count = 1000};
+	const struct verb_info *v = NULL;
+	int k;
+
+	k = options_parse(argc, argv, NULL, &o);
+	if (k >= 0)
+		return k;
+	if (optind == argc)
+		return usage("a verb is missing");
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		v = strcmp(argv[optind], verbs[i].name) == 0 ? &verbs[i] : v;
+	if (!v)
+		return usage("unknown verb '%s'", argv[optind]);
+	argv[optind] = argv[0];
+	argc -= optind;
+	argv += optind;
+	if (v->verb == BENCH)
+		o.max_tokens = 64;
+	k = options_parse(argc, argv, v, &o);
+	if (k >= 0)
+		return k;
+	if (v->text && optind < argc)
+		o.text = argv[optind++];
+	if (optind < argc)
+		return usage("'%s' is one argument too many for %s (quote the text)", argv[optind],
+			v->name);
+	if (v->verb == SCORE && !o.text)
+		return usage("%s needs TEXT, or - for standard input", v->name);
+	if (v->verb == BENCH && !o.max_tokens)
+		return usage("--max-tokens must be at least 1 for bench");
+	if (o.raw && o.system)
+		return usage("--raw and --system exclude each other");
+	return verb_run(v, &o);
+}

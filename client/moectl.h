@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * What moectl's verbs share: options, waiting for the daemon, JSON out.  Only moe.h is used of the
+ * library.  Single-threaded; messages go to stderr here, since this is the program itself.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <jansson.h>
+
+#include "moe.h"
+
+#define EXIT_OK 0
+#define EXIT_FAILED 1
+#define EXIT_USAGE 2
+#define EXIT_CANCELLED 130
+
+struct options {
+	const char *socket;
+	bool json, raw, ids, busy;
+	const char *system;
+	const char *text; /* NULL: none, "-": standard input */
+	const char *stops[16];
+	size_t n_stops;
+	double temperature, top_p, min_p;
+	uint64_t top_k, seed, max_tokens, prompt_tokens, clients, repeat, count;
+};
+
+/* The verbs; each returns an exit status. */
+int verb_status(const struct options *o);
+int verb_prompt(const struct options *o);
+int verb_score(const struct options *o);
+int verb_bench(const struct options *o);
+int verb_ping(const struct options *o);
+int verb_admin(const struct options *o, unsigned verb);
+
+/* Says why on stderr; returns EXIT_FAILED. */
+int complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Connects and waits until the daemon is ready, showing how far it has loaded.  0 or a status. */
+int daemon_open(const struct options *o, struct moe **ret, uint32_t *ret_vocabulary);
+
+/*
+ * The next event, waiting as long as it takes.  1: *ret; 0: a Ctrl-C came (interrupts() tells how
+ * many so far); negative: complained about.
+ */
+int daemon_next(struct moe *m, const struct moe_event **ret);
+
+/* From here on Ctrl-C is counted and ends nothing by itself. */
+void interrupts_catch(void);
+int interrupts(void);
+void interrupts_reset(void);
+
+/* All of standard input, or the text given; to be freed.  NULL: complained about. */
+char *text_read(const struct options *o, size_t *ret_length);
+
+/* A JSON string of bytes; what is no UTF-8 becomes U+FFFD. */
+json_t *json_text(const char *text, size_t length);
+
+/* Prints it on a line, and drops the reference.  An exit status. */
+int json_print(json_t *value);
+
+double seconds(uint64_t ns);
+
+/* The p-th percentile (0 to 100) of n > 0 numbers, which are sorted by this. */
+double percentile(double *values, size_t n, double p);
