@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "moectl.h"
+#include "num.h"
 
 struct answer {
 	char *text;
@@ -294,12 +295,9 @@ static ssize_t ids_parse(char *text, uint32_t **ret)
 
 	for (char *t = strtok_r(text, " \t\r\n,[]", &save); ids && t;
 		t = strtok_r(NULL, " \t\r\n,[]", &save)) {
-		char *end;
-		unsigned long long v;
+		uint64_t v;
 
-		errno = 0;
-		v = strtoull(t, &end, 10);
-		if (*t < '0' || *t > '9' || *end || errno || v > UINT32_MAX) {
+		if (num_parse_u64(t, 0, UINT32_MAX, &v) < 0) {
 			free(ids);
 			(void)complain("'%s' is no token id", t);
 			return -1;
