@@ -60,7 +60,8 @@ struct store_slot {
 	uint8_t segment; /* the next byte to ask for: in this segment, */
 	uint64_t asked;	 /* so far into it */
 	uint32_t holds;
-	uint32_t requests; /* in flight or waiting for another try */
+	uint32_t withdrawn; /* by so many ranges; not in the free list while there is one */
+	uint32_t requests;  /* in flight or waiting for another try */
 	int error;
 	struct store_layout layout;
 	struct list link; /* waiting: reads not yet asked for; or free: empty */
@@ -69,6 +70,7 @@ struct store_slot {
 struct store_class {
 	uint64_t size;
 	uint32_t items, slots, first;
+	uint32_t withdrawn; /* of the slots */
 	struct policy *policy;
 	struct list free;
 };

@@ -339,6 +339,12 @@ struct store_item *store_item_find(struct store *s, uint32_t group, uint32_t exp
 	return &s->items[s->item_of[s->groups[group] + expert]];
 }
 
+/* Ready, and nobody computes with it: may give way. */
+static bool is_idle(const struct store_slot *slot)
+{
+	return slot->state == SLOT_READY && slot->holds == 0;
+}
+
 struct candidates {
 	const struct store *store;
 	const struct store_class *class;
@@ -347,9 +353,8 @@ struct candidates {
 static bool may_evict(void *arg, uint32_t index)
 {
 	const struct candidates *c = arg;
-	const struct store_slot *slot = &c->store->slots[c->class->first + index];
 
-	return slot->state == SLOT_READY && slot->holds == 0;
+	return is_idle(&c->store->slots[c->class->first + index]);
 }
 
 struct store_slot *store_slot_take(struct store *s, struct store_item *item)
@@ -394,6 +399,68 @@ void store_slot_clear(struct store *s, struct store_slot *slot)
 	policy_remove(c->policy, slot->index);
 	list_prepend(&c->free, &slot->link);
 	s->stats.slots_used--;
+}
+
+static bool touches(const struct store *s, const struct store_slot *slot, const char *p, size_t n)
+{
+	return slot->memory < p + n && slot->memory + s->classes[slot->class].size > p;
+}
+
+static int may_withdraw(const struct store *s, const char *p, size_t n)
+{
+	for (uint32_t c = 0, i = 0; c < s->n_classes; c++) {
+		const struct store_class *class = &s->classes[c];
+		uint32_t left = class->slots - class->withdrawn, taken = 0;
+
+		for (; i < class->first + class->slots; i++) {
+			const struct store_slot *slot = &s->slots[i];
+
+			if (!touches(s, slot, p, n))
+				continue;
+			if (slot->state != SLOT_EMPTY && !is_idle(slot))
+				return -EBUSY;
+			taken += slot->withdrawn == 0;
+		}
+		if (taken > 0 && left - taken < num_min(class->items, CLASS_SLOTS_MIN))
+			return -ENOSPC;
+	}
+	return 0;
+}
+
+int store_withdraw(struct store *s, const void *p, size_t n)
+{
+	int r = may_withdraw(s, p, n);
+
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < s->n_slots; i++) {
+		struct store_slot *slot = &s->slots[i];
+
+		if (!touches(s, slot, p, n) || slot->withdrawn++ > 0)
+			continue;
+		if (slot->state != SLOT_EMPTY) {
+			store_slot_clear(s, slot);
+			s->stats.evictions++;
+		}
+		list_remove(&slot->link);
+		s->classes[slot->class].withdrawn++;
+		s->stats.slots--;
+	}
+	return 0;
+}
+
+void store_restore(struct store *s, const void *p, size_t n)
+{
+	for (uint32_t i = 0; i < s->n_slots; i++) {
+		struct store_slot *slot = &s->slots[i];
+		struct store_class *class = &s->classes[slot->class];
+
+		if (!touches(s, slot, p, n) || slot->withdrawn == 0 || --slot->withdrawn > 0)
+			continue;
+		list_append(&class->free, &slot->link);
+		class->withdrawn--;
+		s->stats.slots++;
+	}
 }
 
 void store_slot_view(const struct store_slot *slot, struct store_view *ret)

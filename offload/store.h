@@ -100,3 +100,12 @@ void store_get_stats(const struct store *s, struct store_stats *ret);
 
 /* The sentence for the last negative errno of this store, naming file, offset and reason. */
 const char *store_error(const struct store *s);
+
+/*
+ * Takes the memory [p, p + n) out of use, so that its pages can be given back: slots that touch it
+ * are emptied and stay empty until store_restore() with the same range.  -EBUSY where one of them
+ * is held or being read, -ENOSPC where too few slots of a size would be left; then nothing changed.
+ * Ranges may touch the same slot: it returns to use with the last of them.
+ */
+int store_withdraw(struct store *s, const void *p, size_t n);
+void store_restore(struct store *s, const void *p, size_t n);

@@ -538,6 +538,55 @@ static void test_hostile(void **state)
 	end(w);
 }
 
+/* Memory given back and taken again: what lay there is read anew, what did not stays. */
+static void test_withdraw(void **state)
+{
+	struct world *w = start(20 * SLOT, simple);
+	char *base = w->config.memory;
+	struct store_stats stats;
+
+	for (uint32_t e = 0; e < EXPERTS; e++) {
+		assert_int_equal(store_acquire(w->store, 0, e, true), STORE_READING);
+		check_ready(w, 0, e);
+		if (e > 0)
+			store_release(w->store, 0, e);
+	}
+	assert_int_equal(store_withdraw(w->store, base, 1), -EBUSY); /* expert 0 is held */
+	assert_int_equal(store_withdraw(w->store, base + SLOT, 4 * SLOT + 1), -ENOSPC);
+	assert_int_equal(store_withdraw(w->store, base + SLOT + 1, 3 * SLOT - 1), 0);
+	assert_int_equal(store_withdraw(w->store, base + 4 * SLOT - 1, 2), 0); /* slots 3 and 4 */
+	assert_int_equal(store_withdraw(w->store, base + 10 * SLOT, 1), -ENOSPC);
+	assert_int_equal(store_withdraw(w->store, base + 20 * SLOT, SLOT), 0); /* not ours */
+	memset(base + SLOT, 'x', 4 * SLOT);
+	store_get_stats(w->store, &stats);
+	assert_int_equal(stats.slots, 16);
+	assert_int_equal(stats.slots_used, EXPERTS - 4);
+	for (uint32_t e = 0; e < EXPERTS; e++) {
+		int r = store_acquire(w->store, 0, e, true);
+
+		assert_int_equal(r, e >= 1 && e <= 4 ? STORE_READING : STORE_READY);
+		check_ready(w, 0, e);
+		store_release(w->store, 0, e);
+	}
+	/* Nothing was put into the part withdrawn. */
+	for (size_t i = 0; i < 4 * SLOT; i++)
+		assert_int_equal(base[SLOT + i], 'x');
+	store_restore(w->store, base + SLOT + 1, 3 * SLOT - 1);
+	store_get_stats(w->store, &stats);
+	assert_int_equal(stats.slots, 18);
+	store_restore(w->store, base + 4 * SLOT - 1, 2);
+	store_restore(w->store, base + 4 * SLOT - 1, 2); /* once too often */
+	store_get_stats(w->store, &stats);
+	assert_int_equal(stats.slots, 20);
+	for (uint32_t e = 0; e < EXPERTS; e++) {
+		assert_true(store_acquire(w->store, 1, e, true) >= 0);
+		check_ready(w, 1, e);
+	}
+	store_get_stats(w->store, &stats);
+	assert_int_equal(stats.slots_used, 20);
+	end(w);
+}
+
 /* Freed with reads in flight and queued: none may write afterwards (ASan, valgrind see it). */
 static void test_free_in_flight(void **state)
 {
@@ -569,6 +618,7 @@ int main(void)
 		cmocka_unit_test(test_end_of_file),
 		cmocka_unit_test(test_classes),
 		cmocka_unit_test(test_hostile),
+		cmocka_unit_test(test_withdraw),
 		cmocka_unit_test(test_free_in_flight),
 	};
 
