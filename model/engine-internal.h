@@ -87,9 +87,9 @@ struct tile {
 };
 
 struct engine_counters {
-	_Atomic uint64_t hits, misses, bytes_read, bytes_useful, reads, read_errors, wait_ns,
-		compute_ns, rows[ENGINE_CONTEXTS], steps[ENGINE_CONTEXTS], tiles, slots, slots_used,
-		locked;
+	_Atomic uint64_t hits, misses, evictions, bytes_read, bytes_useful, reads, read_errors,
+		wait_ns, compute_ns, rows[ENGINE_CONTEXTS], steps[ENGINE_CONTEXTS], tiles, slots,
+		slots_used, locked;
 };
 
 struct engine {

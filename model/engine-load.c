@@ -12,6 +12,7 @@
 #include "num.h"
 
 #define ALIGN 256u
+#define MEM_PAGE 4096u
 #define POOL_THREADS 4u
 #define PRELOAD_AHEAD 8u /* experts in flight */
 
@@ -34,11 +35,14 @@ static void on_memory(void *arg, size_t done, size_t all)
 	(void)on_weights(arg, done, all);
 }
 
-static int open_io(struct engine *e, enum engine_io want, struct error *err)
+static int open_io(struct engine *e, const struct engine_config *config, struct error *err)
 {
+	enum engine_io want = config->io;
 	struct error first = ERROR_NONE;
 	int r = -EINVAL;
 
+	if (config->io_new)
+		return config->io_new(config->io_new_arg, &e->io, &e->file.fd, 1, err);
 	if (want != ENGINE_IO_PREAD) {
 		r = io_ring_new(&e->io, &e->file.fd, 1, &first);
 		if (r < 0 && want == ENGINE_IO_URING)
@@ -164,7 +168,9 @@ static int open_store(struct engine *e, struct error *err)
 	if (used >= mem_arena_size(e->arena))
 		return error_set(err, -ENOMEM, "the plan leaves no memory for experts");
 	config.experts = e->group_experts;
-	config.size = mem_arena_size(e->arena) - used;
+	/* What the plan calls slots, though rounding left more. */
+	config.size = num_min(
+		mem_arena_size(e->arena) - used, num_align_up(e->plan.use[PLAN_SLOTS], MEM_PAGE));
 	config.memory = mem_arena_alloc(e->arena, config.size, MEM_HUGE_PAGE);
 	if (!config.memory)
 		return error_set(err, -ENOMEM, "the plan leaves no memory for experts");
@@ -302,7 +308,7 @@ int engine_load(struct engine *e, const struct engine_config *config, struct err
 	r = team_new(&e->team, config->threads, config->pin);
 	if (r < 0)
 		return error_errno(err, r, "cannot start %u threads", config->threads);
-	r = open_io(e, config->io, err);
+	r = open_io(e, config, err);
 	if (r < 0)
 		return r;
 	r = load_memory(e, config, err);

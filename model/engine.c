@@ -32,6 +32,7 @@ static void publish(struct engine *e)
 		store_get_stats(e->store, &s);
 	set(&c->hits, s.hits);
 	set(&c->misses, s.misses);
+	set(&c->evictions, s.evictions);
 	set(&c->bytes_read, s.bytes_read);
 	set(&c->bytes_useful, s.bytes_useful);
 	set(&c->reads, s.reads);
@@ -244,6 +245,7 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 	*ret = (struct engine_stats){
 		.hits = get(&c->hits),
 		.misses = get(&c->misses),
+		.evictions = get(&c->evictions),
 		.bytes_read = get(&c->bytes_read),
 		.bytes_useful = get(&c->bytes_useful),
 		.reads = get(&c->reads),

@@ -22,6 +22,7 @@
 #include "plan.h"
 
 struct engine;
+struct io;
 struct engine_seq; /* the keys and values of one session */
 
 enum engine_context {
@@ -55,6 +56,9 @@ struct engine_config {
 	enum engine_io io;
 	engine_progress_fn progress; /* may be NULL */
 	void *progress_arg;
+	/* Makes the reads instead, for tests: as io_ring_new().  NULL: what `io` says. */
+	int (*io_new)(void *arg, struct io **ret, const int *fds, size_t n, struct error *err);
+	void *io_new_arg;
 };
 
 /* Takes memory, opens the ring, reads the dense weights.  0 or -errno with *err. */
@@ -122,6 +126,7 @@ void engine_drop(struct engine *e, struct engine_seq *s);
 
 struct engine_stats {
 	uint64_t hits, misses;          /* of wanted experts */
+	uint64_t evictions;             /* experts that gave way to others */
 	uint64_t bytes_read;            /* windows around extents included */
 	uint64_t bytes_useful;          /* of extents that were computed with */
 	uint64_t reads, read_errors;

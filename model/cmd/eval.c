@@ -413,14 +413,15 @@ static void print_stats(const struct eval *v)
 	engine_stats(v->engine, &s);
 	(void)fprintf(stderr,
 		"{\"io\":\"%s\",\"direct\":%s,\"tier\":\"%s\",\"hits\":%" PRIu64
-		",\"misses\":%" PRIu64 ",\"bytes_read\":%" PRIu64 ",\"bytes_useful\":%" PRIu64
-		",\"reads\":%" PRIu64 ",\"read_errors\":%" PRIu64 ",\"wait_s\":%.6f"
+		",\"misses\":%" PRIu64 ",\"evictions\":%" PRIu64 ",\"bytes_read\":%" PRIu64
+		",\"bytes_useful\":%" PRIu64 ",\"reads\":%" PRIu64 ",\"read_errors\":%" PRIu64
+		",\"wait_s\":%.6f"
 		",\"compute_s\":%.6f,\"rows_live\":%" PRIu64 ",\"rows_bulk\":%" PRIu64
 		",\"steps_live\":%" PRIu64 ",\"steps_bulk\":%" PRIu64 ",\"tiles\":%" PRIu64
 		",\"slots\":%" PRIu64 ",\"slots_used\":%" PRIu64 ",\"arena\":%" PRIu64
 		",\"locked\":%" PRIu64 "}\n",
-		s.io, s.direct ? "true" : "false", s.tier, s.hits, s.misses, s.bytes_read,
-		s.bytes_useful, s.reads, s.read_errors, (double)s.wait_ns * 1e-9,
+		s.io, s.direct ? "true" : "false", s.tier, s.hits, s.misses, s.evictions,
+		s.bytes_read, s.bytes_useful, s.reads, s.read_errors, (double)s.wait_ns * 1e-9,
 		(double)s.compute_ns * 1e-9, s.rows_live, s.rows_bulk, s.steps_live, s.steps_bulk,
 		s.tiles, s.slots, s.slots_used, s.arena_bytes, s.locked_bytes);
 }
