@@ -124,16 +124,17 @@ static inline float quant_half(const uint8_t p[2])
 	return quant_half_value(quant_u16(p));
 }
 
-/* The 8 scales and 8 minima of Q4_K and Q5_K, a byte each, scales first. */
-static inline void quant_k_scales(const uint8_t packed[12], uint8_t out[16])
+/*
+ * The 8 scales and 8 minima of Q4_K and Q5_K, a byte each, the first in the lowest.  Kept in
+ * registers: bytes stored and loaded again in another width would wait for the store.
+ */
+static inline void quant_k_scales(
+	const uint8_t packed[12], uint64_t *ret_scales, uint64_t *ret_minima)
 {
 	uint32_t a = quant_u32(packed), b = quant_u32(packed + 4), c = quant_u32(packed + 8);
-	uint32_t r[4] = {
-		a & 0x3f3f3f3f,
-		(c & 0x0f0f0f0f) | ((a >> 2) & 0x30303030),
-		b & 0x3f3f3f3f,
-		((c >> 4) & 0x0f0f0f0f) | ((b >> 2) & 0x30303030),
-	};
+	uint32_t high_scales = (c & 0x0f0f0f0f) | ((a >> 2) & 0x30303030);
+	uint32_t high_minima = ((c >> 4) & 0x0f0f0f0f) | ((b >> 2) & 0x30303030);
 
-	memcpy(out, r, sizeof(r));
+	*ret_scales = (uint64_t)high_scales << 32 | (a & 0x3f3f3f3f);
+	*ret_minima = (uint64_t)high_minima << 32 | (b & 0x3f3f3f3f);
 }

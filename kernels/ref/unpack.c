@@ -65,12 +65,12 @@ void unpack_q8_0(const void *block, struct unpack_small *out)
 /* Sub-blocks of 32: both halves of 16 get the same scale. */
 static void unpack_scales(const uint8_t packed[12], struct unpack_large *out)
 {
-	uint8_t s[16];
+	uint64_t scales, minima;
 
-	quant_k_scales(packed, s);
+	quant_k_scales(packed, &scales, &minima);
 	for (unsigned i = 0; i < 16; i++) {
-		out->scale[i] = (int8_t)s[i / 2];
-		out->min[i] = s[8 + i / 2];
+		out->scale[i] = (int8_t)(scales >> (i / 2 * 8));
+		out->min[i] = (uint8_t)(minima >> (i / 2 * 8));
 	}
 }
 

@@ -54,12 +54,9 @@ INLINE __m256i rows_twice(uint64_t s)
 
 INLINE void rows_scales_mins(const uint8_t packed[12], struct rows_large *o)
 {
-	uint8_t s[16];
 	uint64_t scale, min;
 
-	quant_k_scales(packed, s);
-	memcpy(&scale, s, 8);
-	memcpy(&min, s + 8, 8);
+	quant_k_scales(packed, &scale, &min);
 	o->scale = rows_twice(scale);
 	o->min = rows_twice(min);
 }

@@ -63,13 +63,10 @@ INLINE void rows_scales(uint64_t s, __m512i out[4])
 
 INLINE void rows_scales_mins(const uint8_t packed[12], struct rows_large *o)
 {
-	uint8_t s[16];
 	uint64_t scale, min;
 	__m128i m;
 
-	quant_k_scales(packed, s);
-	memcpy(&scale, s, 8);
-	memcpy(&min, s + 8, 8);
+	quant_k_scales(packed, &scale, &min);
 	rows_scales(scale, o->scale);
 	m = _mm_cvtsi64_si128((long long)min);
 	o->min = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(m, m));
