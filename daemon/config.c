@@ -260,19 +260,13 @@ static void config_print_comment(FILE *f, const char *indent, const char *text)
 {
 	size_t column = 0;
 
-	for (const char *p = text; *p;) {
+	for (const char *p = text; *p; p += strspn(p, " ")) {
 		size_t n = strcspn(p, " ");
 
-		if (column && column + n > 80) {
-			(void)fputc('\n', f);
-			column = 0;
-		}
-		column += (size_t)fprintf(f, "%s%.*s", column ? " " : "", 0, "");
-		if (!column)
-			column = (size_t)fprintf(f, "%s#", indent);
+		if (!column || column + 1 + n > 80)
+			column = (size_t)fprintf(f, "%s%s#", column ? "\n" : "", indent);
 		column += (size_t)fprintf(f, " %.*s", (int)n, p);
 		p += n;
-		p += strspn(p, " ");
 	}
 	(void)fputc('\n', f);
 }
@@ -282,7 +276,7 @@ void config_print(FILE *f)
 	char group[32] = "";
 
 	(void)fprintf(f, "# SPDX-License-Identifier: MIT\n# Configuration of moed; every option "
-			 "with its default.  moed --check tries a file.\n");
+			 "with its default; moed --check tries a file.\n");
 	for (size_t i = 0; i < config_n_options; ++i) {
 		const struct config_option *o = &config_options[i];
 		const char *dot = strchr(o->name, '.'), *indent = dot ? "  " : "";
@@ -300,8 +294,7 @@ void config_print(FILE *f)
 			o->when == CONFIG_LIVE ? "on reload" : "after a restart");
 		config_print_comment(f, indent, text);
 		/* The groups have to be mappings, so their options stand there. */
-		(void)fprintf(f, "%s%s%s: %s%s%s\n", indent, dot || *o->value ? "" : "#",
-			dot ? dot + 1 : o->name, o->type == CONFIG_MODE ? "" : "",
-			*o->value ? o->value : "/srv/models/model.gguf", "");
+		(void)fprintf(f, "%s%s%s: %s\n", indent, dot || *o->value ? "" : "#",
+			dot ? dot + 1 : o->name, *o->value ? o->value : "/srv/models/model.gguf");
 	}
 }

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+
+/* Prints the table of options as the commented configuration: what options.py compares with. */
+
+#include <stdio.h>
+
+/* The build has a config.h too. */
+#include "../../daemon/config.h"
+
+int main(void)
+{
+	config_print(stdout);
+	return fclose(stdout) ? 1 : 0;
+}
