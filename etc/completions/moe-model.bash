@@ -18,7 +18,14 @@ _moe_model()
 		mapfile -t COMPREPLY < <(compgen -W 'topk-softmax softmax-topk' -- "$cur")
 		return
 		;;
-	--memory | --experts | --top-k | --router-seed | --layers | --greedy | --threads) return ;;
+	--io)
+		mapfile -t COMPREPLY < <(compgen -W 'auto uring pread' -- "$cur")
+		return
+		;;
+	--memory | --experts | --top-k | --router-seed | --layers | --greedy | --threads | \
+		--context | --clients | --chunk)
+		return
+		;;
 	esac
 	if [[ $cur != -* ]]; then
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
@@ -27,10 +34,13 @@ _moe_model()
 	fi
 	case ${COMP_WORDS[1]} in
 	inspect) words='--json --help' ;;
-	plan) words='--memory --json --help' ;;
+	plan) words='--memory --context --threads --clients --json --help' ;;
 	upcycle) words='--experts --top-k --router --router-seed --layers --order --help' ;;
 	tokenize | detokenize) words='--jsonl --help' ;;
-	eval) words='--prompts --greedy --memory --threads --json --help' ;;
+	eval)
+		words='--prompts --greedy --memory --threads --chunk --batch --io --stats --json
+			--help'
+		;;
 	*) words='--help' ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")

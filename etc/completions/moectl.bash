@@ -28,7 +28,7 @@ _moectl()
 	esac
 	local words
 	case $command in
-	'') words='status prompt score bench ping --socket --help --version' ;;
+	'') words='status prompt score bench ping reload drain --socket --help --version' ;;
 	status) words='--json --help' ;;
 	prompt)
 		words='--system --raw --temperature --top-k --top-p --min-p --seed --max-tokens --stop
@@ -37,6 +37,7 @@ _moectl()
 	score) words='--json --ids --help' ;;
 	bench) words='--json --prompt-tokens --max-tokens --clients --repeat --help' ;;
 	ping) words='--json --count --busy --help' ;;
+	reload | drain) words='--help' ;;
 	*) return ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
