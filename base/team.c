@@ -6,6 +6,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -13,9 +14,25 @@
 
 #include "limit.h"
 
-/* About 50 microseconds: longer than the gap between two jobs of one layer, far below a time slice.
+/*
+ * About 50 microseconds: longer than the gap between two jobs of one layer, far below a time slice.
  */
-#define SPIN_ROUNDS 2000
+#define SPIN_ROUNDS 2000u
+
+/*
+ * One word is the gate of the job under way: how many workers are inside, whether more may enter,
+ * whether the team ends, and the job's number, by which a worker knows that it has been inside.
+ */
+#define GATE_INSIDE 0x3ffu
+#define GATE_OPEN 0x400u
+#define GATE_END 0x800u
+#define GATE_NUMBER 0x1000u
+
+_Static_assert(LIMIT_THREADS <= GATE_INSIDE, "all workers can be counted");
+
+/* Both sides sleep on the gate; these tell whom a wake-up is for. */
+#define WAKE_WORKERS 1u
+#define WAKE_CALLER 2u
 
 struct worker {
 	struct team *team;
@@ -24,20 +41,20 @@ struct worker {
 };
 
 /*
- * A job is published by raising `job`; workers answer by raising `done`.  The sleepers' flags and
- * the counters are sequentially consistent: either the sleeper sees the new count before it sleeps,
- * or the other side sees the flag and wakes it.
+ * A worker enters by raising the count of an open gate and leaves by lowering it.  The caller
+ * closes the gate when it finds no more to do, and waits only for those inside: a worker that a
+ * neighbour keeps from its processor has not entered, and holds nobody up.  The gate and the
+ * sleepers' flags are sequentially consistent: either the sleeper sees the new gate before it
+ * sleeps, or the other side sees the flag and wakes it.
  */
 struct team {
-	_Alignas(128) atomic_uint job;
-	atomic_uint sleepers;
-	_Alignas(128) atomic_uint done;
-	atomic_uint caller_sleeps;
-	_Alignas(128) team_fn fn;
+	_Alignas(128) atomic_uint gate;
+	_Alignas(128) atomic_uint sleepers;
+	atomic_bool caller_sleeps;
+	team_fn fn; /* read only inside */
 	void *arg;
 	unsigned n;
 	bool pin;
-	atomic_bool stop;
 	struct worker workers[LIMIT_THREADS];
 };
 
@@ -50,14 +67,14 @@ static void pause_cpu(void)
 #endif
 }
 
-static void futex_wait(atomic_uint *word, unsigned expected)
+static void futex_wait(atomic_uint *word, unsigned expected, unsigned whom)
 {
-	(void)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, NULL, NULL, 0);
+	(void)syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected, NULL, NULL, whom);
 }
 
-static void futex_wake(atomic_uint *word, int n)
+static void futex_wake(atomic_uint *word, unsigned whom)
 {
-	(void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+	(void)syscall(SYS_futex, word, FUTEX_WAKE_BITSET_PRIVATE, INT32_MAX, NULL, NULL, whom);
 }
 
 static void pin_to(unsigned index)
@@ -77,45 +94,83 @@ static void pin_to(unsigned index)
 		}
 }
 
-/* Waits until *word differs from old; spins first, then sleeps with the flag raised. */
-static void wait_change(atomic_uint *word, unsigned old, atomic_uint *flag)
+/* Into the next job, whose number is stored; false when the team ends. */
+static bool enter(struct team *t, unsigned *number)
 {
-	for (int i = 0; i < SPIN_ROUNDS; i++) {
-		if (atomic_load(word) != old)
-			return;
-		pause_cpu();
+	unsigned spins = 0;
+
+	for (;;) {
+		unsigned gate = atomic_load(&t->gate);
+
+		if (gate & GATE_END)
+			return false;
+		if (gate & GATE_OPEN && gate / GATE_NUMBER != *number) {
+			if (!atomic_compare_exchange_weak(&t->gate, &gate, gate + 1))
+				continue;
+			*number = gate / GATE_NUMBER;
+			return true;
+		}
+		if (spins++ < SPIN_ROUNDS) {
+			pause_cpu();
+			continue;
+		}
+		atomic_fetch_add(&t->sleepers, 1);
+		futex_wait(&t->gate, gate, WAKE_WORKERS);
+		atomic_fetch_sub(&t->sleepers, 1);
+		spins = 0; /* where one job was, the next is near, even if this one is over */
 	}
-	atomic_fetch_add(flag, 1);
-	while (atomic_load(word) == old)
-		futex_wait(word, old);
-	atomic_fetch_sub(flag, 1);
+}
+
+static void leave(struct team *t)
+{
+	unsigned gate = atomic_fetch_sub(&t->gate, 1) - 1;
+
+	if (!(gate & (GATE_INSIDE | GATE_OPEN)) && atomic_load(&t->caller_sleeps))
+		futex_wake(&t->gate, WAKE_CALLER);
 }
 
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 	struct team *t = w->team;
-	unsigned seen = 0;
+	unsigned number = 0;
 
 	if (t->pin)
 		pin_to(w->index);
-	for (;;) {
-		wait_change(&t->job, seen, &t->sleepers);
-		seen++;
-		if (atomic_load(&t->stop))
-			return NULL;
+	while (enter(t, &number)) {
 		t->fn(t->arg, w->index, t->n);
-		atomic_fetch_add(&t->done, 1);
-		if (atomic_load(&t->caller_sleeps))
-			futex_wake(&t->done, 1);
+		leave(t);
 	}
+	return NULL;
 }
 
-static void publish(struct team *t)
+static void wait_until_left(struct team *t)
 {
-	atomic_fetch_add(&t->job, 1);
-	if (atomic_load(&t->sleepers))
-		futex_wake(&t->job, INT32_MAX);
+	unsigned gate;
+
+	for (unsigned i = 0; i < SPIN_ROUNDS; i++) {
+		if (!(atomic_load(&t->gate) & GATE_INSIDE))
+			return;
+		pause_cpu();
+	}
+	/* Somebody inside was preempted, perhaps: asleep, we leave it our processor. */
+	atomic_store(&t->caller_sleeps, true);
+	while ((gate = atomic_load(&t->gate)) & GATE_INSIDE)
+		futex_wait(&t->gate, gate, WAKE_CALLER);
+	atomic_store(&t->caller_sleeps, false);
+}
+
+/* Signals belong to the threads that expect them. */
+static int start(struct worker *w)
+{
+	sigset_t all, old;
+	int r;
+
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&w->thread, NULL, worker_main, w);
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -r;
 }
 
 int team_new(struct team **ret, unsigned n_threads, bool pin)
@@ -133,10 +188,10 @@ int team_new(struct team **ret, unsigned n_threads, bool pin)
 		int r;
 
 		*w = (struct worker){.team = t, .index = i};
-		r = pthread_create(&w->thread, NULL, worker_main, w);
-		if (r) {
+		r = start(w);
+		if (r < 0) {
 			team_free(t);
-			return -r;
+			return r;
 		}
 		t->n = i + 1;
 	}
@@ -150,8 +205,8 @@ struct team *team_free(struct team *t)
 {
 	if (!t)
 		return NULL;
-	atomic_store(&t->stop, true);
-	publish(t);
+	atomic_fetch_or(&t->gate, GATE_END);
+	futex_wake(&t->gate, WAKE_WORKERS);
 	for (unsigned i = 1; i < t->n; i++)
 		(void)pthread_join(t->workers[i].thread, NULL);
 	free(t);
@@ -165,17 +220,17 @@ unsigned team_size(const struct team *t)
 
 void team_run(struct team *t, team_fn fn, void *arg)
 {
-	unsigned others = t->n - 1, done;
-
-	if (!others) {
+	if (t->n == 1) {
 		fn(arg, 0, 1);
 		return;
 	}
 	t->fn = fn;
 	t->arg = arg;
-	atomic_store(&t->done, 0);
-	publish(t);
+	/* Closed, and nobody is inside: the number wraps round into nothing. */
+	atomic_fetch_add(&t->gate, GATE_NUMBER + GATE_OPEN);
+	if (atomic_load(&t->sleepers))
+		futex_wake(&t->gate, WAKE_WORKERS);
 	fn(arg, 0, t->n);
-	while ((done = atomic_load(&t->done)) < others)
-		wait_change(&t->done, done, &t->caller_sleeps);
+	if (atomic_fetch_and(&t->gate, ~GATE_OPEN) & GATE_INSIDE)
+		wait_until_left(t);
 }

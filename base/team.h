@@ -4,7 +4,8 @@
 /*
  * A small team of threads for data-parallel work.  The thread that calls team_run() is worker 0;
  * the others spin for a bounded time between jobs and then sleep, so an idle team uses no CPU.
- * Correct with more threads than cores.  No lock and no allocation in team_run().
+ * Nobody waits for a worker that has not begun: where neighbours or other threads take the
+ * processors, the job is done by those that run.  No lock and no allocation in team_run().
  */
 
 #include <stdatomic.h>
@@ -13,7 +14,10 @@
 
 struct team;
 
-/* Called once on every worker; worker < workers.  Must return on all of them. */
+/*
+ * Called on worker 0 and on those others that come before it returns there; at most once on each,
+ * worker < workers.  So the work is handed out with team_take(), not by the worker's number.
+ */
 typedef void (*team_fn)(void *arg, unsigned worker, unsigned workers);
 
 /* n_threads: 1 to LIMIT_THREADS; `pin` binds worker i to the i-th allowed CPU.  0 or -errno. */
@@ -24,19 +28,9 @@ struct team *team_free(struct team *t);
 
 unsigned team_size(const struct team *t);
 
-/* Runs fn on all workers and returns when all have returned.  One caller at a time. */
+/* Runs fn on the workers and returns when all that it began on have returned.  One caller at a
+ * time. */
 void team_run(struct team *t, team_fn fn, void *arg);
-
-/* The part [*begin, *end) of n items, in units of `unit` items, that this worker takes. */
-static inline void team_split(
-	size_t n, size_t unit, unsigned worker, unsigned workers, size_t *begin, size_t *end)
-{
-	size_t units = (n + unit - 1) / unit;
-	size_t b = units * worker / workers * unit, e = units * (worker + 1) / workers * unit;
-
-	*begin = b < n ? b : n;
-	*end = e < n ? e : n;
-}
 
 /*
  * Work handed out in pieces of `piece` items, so that a worker slowed by a neighbour takes fewer.

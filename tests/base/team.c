@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 
 #include <errno.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -23,18 +24,28 @@ struct job {
 	unsigned char seen[ITEMS];
 	atomic_size_t next;
 	atomic_uint total;
+	atomic_bool under_way;
 };
 
-static void split_work(void *arg, unsigned worker, unsigned workers)
+/* Worker 0 stays until all have come. */
+static void meet(void *arg, unsigned worker, unsigned workers)
 {
 	struct job *j = arg;
-	size_t begin, end;
 
+	assert_true(worker < workers);
 	j->calls[worker]++; /* own cell: a race only if the team breaks its word */
 	atomic_fetch_add(&j->total, 1);
-	team_split(ITEMS, 16, worker, workers, &begin, &end);
-	for (size_t i = begin; i < end; i++)
-		j->seen[i]++;
+	while (worker == 0 && atomic_load(&j->total) % workers)
+		sched_yield();
+}
+
+/* Nobody stays: who comes late must not come at all. */
+static void brief(void *arg, unsigned worker, unsigned workers)
+{
+	struct job *j = arg;
+
+	atomic_fetch_add(&j->total, 1);
+	assert_true(atomic_load(&j->under_way));
 }
 
 static void take_work(void *arg, unsigned worker, unsigned workers)
@@ -57,14 +68,12 @@ static void test_sizes(void **state)
 
 		assert_int_equal(team_new(&t, sizes[s], s % 2 == 1), 0);
 		assert_int_equal(team_size(t), sizes[s]);
-		for (unsigned n = 1; n <= 200; n++) {
-			team_run(t, split_work, j);
+		for (unsigned n = 1; n <= 100; n++) {
+			team_run(t, meet, j);
 			/* All have returned, and what they wrote is seen here without a lock. */
 			assert_int_equal(atomic_load(&j->total), n * sizes[s]);
 			for (unsigned w = 0; w < sizes[s]; w++)
 				assert_int_equal(j->calls[w], n);
-			for (size_t i = 0; i < ITEMS; i++)
-				assert_int_equal(j->seen[i], n % 256);
 		}
 		memset(j, 0, sizeof *j);
 		for (unsigned n = 1; n <= 50; n++) {
@@ -74,8 +83,9 @@ static void test_sizes(void **state)
 				assert_int_equal(j->seen[i], n);
 		}
 		/* Once asleep, they wake again. */
+		atomic_store(&j->total, 0);
 		usleep(5000);
-		team_run(t, split_work, j);
+		team_run(t, meet, j);
 		assert_null(team_free(t));
 		free(j);
 	}
@@ -98,22 +108,39 @@ static void test_ends(void **state)
 	}
 }
 
-static void test_split(void **state)
+static void test_late(void **state)
 {
-	for (unsigned workers = 1; workers < 20; workers++)
-		for (size_t n = 0; n < 200; n += 13)
-			for (size_t unit = 1; unit < 70; unit += 17) {
-				size_t at = 0, begin, end;
+	struct job *j = calloc(1, sizeof *j);
+	struct team *t;
 
-				for (unsigned w = 0; w < workers; w++) {
-					team_split(n, unit, w, workers, &begin, &end);
-					assert_int_equal(begin, at);
-					assert_true(end >= begin);
-					assert_true(end == n || end % unit == 0);
-					at = end;
-				}
-				assert_int_equal(at, n);
+	assert_int_equal(team_new(&t, 9, false), 0);
+	for (unsigned n = 1; n <= 5000; n++) {
+		atomic_store(&j->total, 0);
+		atomic_store(&j->under_way, true);
+		team_run(t, brief, j);
+		atomic_store(&j->under_way, false);
+		assert_in_range(atomic_load(&j->total), 1, 9);
+		if (n % 1000 == 0)
+			usleep(1000);
+	}
+	team_free(t);
+	free(j);
+}
+
+static void test_take(void **state)
+{
+	for (size_t n = 0; n < 200; n += 13)
+		for (size_t piece = 1; piece < 70; piece += 17) {
+			atomic_size_t next = 0;
+			size_t at = 0, begin, end;
+
+			while (team_take(&next, n, piece, &begin, &end)) {
+				assert_int_equal(begin, at);
+				assert_in_range(end, begin + 1, begin + piece);
+				at = end;
 			}
+			assert_int_equal(at, n);
+		}
 }
 
 int main(void)
@@ -121,7 +148,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_ends),
-		cmocka_unit_test(test_split),
+		cmocka_unit_test(test_late),
+		cmocka_unit_test(test_take),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

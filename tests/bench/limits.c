@@ -37,6 +37,7 @@ static double seconds_since(uint64_t start)
 struct sweep {
 	const char *base;
 	size_t size;
+	atomic_size_t next;
 	uint64_t sums[LIMIT_THREADS][16]; /* a cache line and more for each */
 };
 
@@ -65,8 +66,8 @@ static void sweep_worker(void *arg, unsigned worker, unsigned workers)
 	struct sweep *s = arg;
 	size_t begin, end;
 
-	team_split(s->size, 4096, worker, workers, &begin, &end);
-	s->sums[worker][0] += sum_lines(s->base + begin, end - begin);
+	while (team_take(&s->next, s->size, MEM_HUGE_PAGE, &begin, &end))
+		s->sums[worker][0] += sum_lines(s->base + begin, end - begin);
 }
 
 /* Best of several sweeps: the neighbours of a shared machine only ever slow one down. */
@@ -85,6 +86,7 @@ static int measure_memory(const char *base, size_t size, unsigned threads, doubl
 		uint64_t start = clock_now();
 		double rate;
 
+		atomic_store(&s.next, 0);
 		team_run(team, sweep_worker, &s);
 		rate = (double)size / seconds_since(start) / 1e9;
 		best = num_max(best, rate);
