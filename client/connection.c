@@ -45,7 +45,7 @@ int connection_start(struct moe *m)
 	return 0;
 }
 
-static void timer_arm(struct moe *m)
+void connection_retry(struct moe *m)
 {
 	unsigned doublings = num_min(m->retries, 10u);
 	uint64_t ms = num_min((uint64_t)RETRY_FIRST_MS << doublings, (uint64_t)RETRY_LAST_MS);
@@ -58,6 +58,22 @@ static void timer_arm(struct moe *m)
 	(void)timerfd_settime(m->timer, 0, &when, NULL);
 }
 
+void connection_wake(struct moe *m)
+{
+	const struct itimerspec soon = {.it_value = {.tv_nsec = 1}};
+
+	(void)timerfd_settime(m->timer, 0, &soon, NULL);
+}
+
+/* While waiting, the timer means something else as well: a try too many does no harm. */
+void connection_woken(struct moe *m)
+{
+	uint64_t times;
+
+	if (m->state != HANDLE_WAITING)
+		(void)!read(m->timer, &times, sizeof(times));
+}
+
 /* The time to connect again may have come. */
 int connection_timer(struct moe *m)
 {
@@ -67,9 +83,15 @@ int connection_timer(struct moe *m)
 	if (read(m->timer, &times, sizeof(times)) != sizeof(times))
 		return 0;
 	k = connection_start(m);
+	/* A restart takes its time; a daemon that never was there is not waited for. */
+	if (k < 0 && !m->was_ready && k != -EAGAIN) {
+		m->state = HANDLE_DEAD;
+		m->dead = k;
+		return k;
+	}
 	if (k < 0) {
 		m->err = ERROR_NONE;
-		timer_arm(m);
+		connection_retry(m);
 	}
 	return 0;
 }
@@ -113,7 +135,7 @@ void connection_lost(struct moe *m, int code)
 			"moed broke the protocol: the versions of moed and libmoe may not fit");
 		return;
 	}
-	timer_arm(m);
+	connection_retry(m);
 }
 
 static int welcome_take(struct moe *m, const struct wire_welcome *w, int *fds)
@@ -155,7 +177,7 @@ static int refused_take(
 		return -EPROTO;
 	if (refusal_passes(m, r->code)) {
 		connection_drop(m);
-		timer_arm(m);
+		connection_retry(m);
 		return 0;
 	}
 	m->err = ERROR_NONE;
@@ -224,7 +246,7 @@ int connection_greet(struct moe *m)
 		if (!m->was_ready)
 			return greeting_failed(m, n == -EMSGSIZE ? -EPROTO : -ECONNRESET);
 		connection_drop(m);
-		timer_arm(m);
+		connection_retry(m);
 		return 0;
 	}
 	k = packet_take(m, &packet, (size_t)n, fds, n_fds);

@@ -56,7 +56,8 @@ struct request {
 	struct request *next;
 	uint64_t number;
 	enum request_kind kind;
-	bool lost; /* to be told -ECONNRESET */
+	bool lost;	/* to be told -ECONNRESET */
+	bool cancelled; /* before anything of it was sent: to be told so */
 	struct moe_session *session;
 	uint8_t *data; /* pieces of a row of logits, or of a status, put together */
 	size_t data_size, data_got;
@@ -71,7 +72,7 @@ struct moe {
 	bool was_ready;
 	bool asleep; /* the sleep words stand: the bell will ring */
 	unsigned spins;
-	bool tell_lost;
+	bool tell_lost, tell_cancelled;
 	unsigned retries;
 	int sock; /* while greeting; later the channel's */
 	struct channel channel;
@@ -89,6 +90,9 @@ struct moe {
 /* connection.c */
 int connection_start(struct moe *m);
 int connection_timer(struct moe *m);
+void connection_retry(struct moe *m); /* later */
+void connection_wake(struct moe *m);  /* the descriptor becomes readable at once */
+void connection_woken(struct moe *m);
 int connection_greet(struct moe *m); /* 1: m->event is set, 0: nothing yet */
 void connection_lost(struct moe *m, int code);
 void connection_drop(struct moe *m);
@@ -101,6 +105,7 @@ int pending_add(struct moe *m, struct moe_session *s, uint16_t type, uint64_t re
 	const void *head, size_t head_size, const void *tail, size_t tail_size);
 int pending_flush(struct moe *m);
 void pending_drop(struct moe *m);
+bool pending_withdraw(struct moe *m, uint64_t number);
 int submit_encode(
 	struct moe *m, struct moe_session *s, const struct moe_request *r, uint64_t number);
 void session_free(struct moe_session *s);

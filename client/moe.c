@@ -98,6 +98,11 @@ PUBLIC int moe_open(struct moe **ret, const char *path)
 		k = handle_init(m);
 	if (k == 0)
 		k = connection_start(m);
+	if (k == -EAGAIN) { /* many connect at once */
+		m->err = ERROR_NONE;
+		connection_retry(m);
+		k = 0;
+	}
 	if (k < 0) {
 		(void)error_set(&open_error, k, "%s", error_text(&m->err, k));
 		handle_free(m);
@@ -147,6 +152,22 @@ static int lost_next(struct moe *m)
 	return 1;
 }
 
+/* Requests that were cancelled before they were sent.  0: that was all. */
+static int cancelled_next(struct moe *m)
+{
+	for (struct request *r = m->requests; r; r = r->next) {
+		if (!r->cancelled)
+			continue;
+		event_set(m, MOE_DONE, r->number);
+		m->event.finish = MOE_FINISH_CANCELLED;
+		request_end(m, r->number);
+		return 1;
+	}
+	m->tell_cancelled = false;
+	connection_woken(m);
+	return 0;
+}
+
 /* 1: an event; 0: none before the channel has more; or the connection is over. */
 static int channel_next(struct moe *m, bool spin)
 {
@@ -186,6 +207,8 @@ static int state_next(struct moe *m, bool spin)
 {
 	int k;
 
+	if (m->tell_cancelled && cancelled_next(m))
+		return 1;
 	if (m->tell_lost)
 		return lost_next(m);
 	switch (m->state) {
@@ -231,18 +254,33 @@ PUBLIC int moe_next(struct moe *m, int timeout_ms, const struct moe_event **ret)
 				return 0;
 			wait = (int)((end - now + CLOCK_NS_PER_MS - 1) / CLOCK_NS_PER_MS);
 		}
-		p = (struct pollfd){.fd = m->epoll, .events = POLLIN};
+		/* While connected the timer rests: past the epoll, which costs a microsecond. */
+		p = (struct pollfd){.fd = m->state == HANDLE_READY ? m->channel.sock : m->epoll,
+			.events = POLLIN};
 		k = poll(&p, 1, wait);
 		if (k < 0)
 			return errno == EINTR ? 0 : -errno;
 	}
 }
 
-/* Sends at once what there is room for; a connection that breaks is moe_next()'s to tell. */
+/*
+ * Sends at once what there is room for.  The caller may wait for the descriptor next, without a
+ * moe_next() before: so it must become readable when there is room for the rest, and when the
+ * connection turns out to be over, which is moe_next()'s to tell.
+ */
 static void send_now(struct moe *m)
 {
-	if (m->state == HANDLE_READY && !m->tell_lost)
-		(void)pending_flush(m);
+	int k;
+
+	if (m->state != HANDLE_READY || m->tell_lost)
+		return;
+	do {
+		k = pending_flush(m);
+		if (k == 0 && m->asleep && m->channel.blocked)
+			k = channel_sleep_full(&m->channel, m->channel.blocked);
+	} while (k > 0);
+	if (k < 0)
+		connection_wake(m);
 }
 
 PUBLIC int moe_session_open(struct moe *m, const void *id, struct moe_session **ret)
@@ -377,8 +415,13 @@ PUBLIC int moe_cancel(struct moe *m, uint64_t request)
 	if (k < 0)
 		return k;
 	r = request_find(m, request);
-	if (!r || r->kind != REQUEST_SUBMIT || r->lost)
+	if (!r || r->kind != REQUEST_SUBMIT || r->lost || r->cancelled)
 		return -ENOENT;
+	if (pending_withdraw(m, request)) {
+		r->cancelled = m->tell_cancelled = true;
+		connection_wake(m);
+		return 0;
+	}
 	k = pending_add(m, NULL, WIRE_CANCEL, request, NULL, 0, NULL, 0);
 	if (k < 0)
 		return k;

@@ -79,6 +79,26 @@ void pending_drop(struct moe *m)
 		pending_pop(m);
 }
 
+/* Takes back a request of which nothing was sent yet.  False: something was. */
+bool pending_withdraw(struct moe *m, uint64_t number)
+{
+	bool found = false;
+
+	for (struct pending **at = &m->first, *p; (p = *at);) {
+		found |= p->request == number && p->type == WIRE_SUBMIT;
+		if (!found || p->request != number) {
+			at = &p->next;
+			continue;
+		}
+		*at = p->next;
+		free(p);
+	}
+	m->last = &m->first;
+	while (*m->last)
+		m->last = &(*m->last)->next;
+	return found;
+}
+
 /* Records that name a session begin with its id, which is known once it is open. */
 static bool names_session(uint16_t type)
 {

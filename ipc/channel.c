@@ -26,7 +26,7 @@ void channel_deinit(struct channel *c)
 
 int channel_wake(struct channel *c)
 {
-	int k = sock_bells_drain(c->sock);
+	int k = sock_bell_take(c->sock);
 
 	ring_reader_wake(&c->reader);
 	ring_writer_wake(&c->writer);
@@ -84,4 +84,13 @@ int channel_sleep(struct channel *c)
 		return 1;
 	}
 	return 0;
+}
+
+int channel_sleep_full(struct channel *c, size_t payload)
+{
+	int k = channel_flush(c);
+
+	if (k < 0)
+		return k;
+	return ring_writer_sleep(&c->writer, payload) ? 0 : 1;
 }

@@ -8,7 +8,7 @@
  *
  * The pattern of use, in any event loop:
  *
- *	readable(socket):  channel_wake()            takes the bells, clears the sleep words
+ *	readable(socket):  channel_wake()            takes a bell, clears the sleep words
  *	work:              channel_read(), channel_write() until they return 0
  *	before waiting:    channel_sleep()           flushes; 1: work has come meanwhile, 0: wait
  */
@@ -55,3 +55,9 @@ int channel_flush(struct channel *c);
  * socket; 1: there is a record, or room for what was blocked; or the connection is over.
  */
 int channel_sleep(struct channel *c);
+
+/*
+ * The same for room alone, though records may lie there unread: what a side does that cannot answer
+ * them before the other one reads.  0: wait; 1: that payload has room; or it is over.
+ */
+int channel_sleep_full(struct channel *c, size_t payload);

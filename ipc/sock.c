@@ -12,7 +12,6 @@
 #include "wire.h"
 
 #define SOCK_BACKLOG 128
-#define SOCK_BELLS_MAX 64 /* taken in one call: a flood must not hold the loop */
 
 static int address_set(struct sockaddr_un *ret, const char *path, struct error *err)
 {
@@ -228,21 +227,20 @@ int sock_bell(int fd)
 	return errno == EPIPE ? -ECONNRESET : -errno;
 }
 
-int sock_bells_drain(int fd)
+/*
+ * Only one: an honest side rings once a sleep, so a second look would be a system call for nothing.
+ * What is left makes the socket readable again, and a flood gets no more than its turns.
+ */
+int sock_bell_take(int fd)
 {
 	uint8_t byte = 0;
-	ssize_t n;
+	ssize_t n = sock_recv_plain(fd, &byte, sizeof(byte));
 
-	for (int i = 0; i < SOCK_BELLS_MAX; i++) {
-		n = sock_recv_plain(fd, &byte, sizeof(byte));
-		if (n == -EAGAIN)
-			return 0;
-		if (n == 0 || n == -ECONNRESET)
-			return 1;
-		if (n == -EMSGSIZE || (n == 1 && byte != WIRE_BELL))
-			return -EPROTO;
-		if (n < 0)
-			return (int)n;
-	}
-	return 0;
+	if (n == -EAGAIN)
+		return 0;
+	if (n == 0 || n == -ECONNRESET)
+		return 1;
+	if (n == -EMSGSIZE || (n == 1 && byte != WIRE_BELL))
+		return -EPROTO;
+	return n < 0 ? (int)n : 0;
 }

@@ -48,7 +48,7 @@ ssize_t sock_recv_plain(int fd, void *packet, size_t size);
 int sock_bell(int fd);
 
 /*
- * Takes all pending bells, at most a fixed number a call.  0: connection lives; 1: the other side
- * has closed; -EPROTO: something that is not a bell; or the error of the socket.
+ * Takes one bell, if there is one.  0: the connection lives; 1: the other side has closed; -EPROTO:
+ * something that is no bell; or the error of the socket.
  */
-int sock_bells_drain(int fd);
+int sock_bell_take(int fd);
