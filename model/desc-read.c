@@ -204,11 +204,15 @@ static int read_separate(struct desc_reader *r, uint32_t l, enum desc_part p, ui
 	if (!y->expert_offset[p])
 		return -ENOMEM;
 	for (uint32_t e = 0; e < r->d->experts; e++) {
-		int x = desc_take(r, &w, cols, p == DESC_DOWN ? hidden : ff, 1, 0,
-			"blk.%u.ffn_%s.%u.weight", l, part_names[p], e);
+		int x = desc_take(r, &w, cols, p == DESC_DOWN ? hidden : ff, 1,
+			e ? 0 : DESC_MAY_MISS, "blk.%u.ffn_%s.%u.weight", l, part_names[p], e);
 
 		if (x < 0)
 			return x;
+		if (!x)
+			return error_set(r->err, -EBADMSG,
+				"tensor 'blk.%" PRIu32 ".ffn_%s_exps.weight' is missing", l,
+				part_names[p]);
 		if (e && w.type != y->expert[p].type)
 			return error_set(r->err, -ENOTSUP,
 				"tensor 'blk.%" PRIu32 ".ffn_%s.%" PRIu32
@@ -306,7 +310,10 @@ static int read_outer(struct desc_reader *r)
 	x = gguf_get_array(r->g, "tokenizer.ggml.tokens", &kind, &tokens, r->err);
 	if (x < 0)
 		return -EBADMSG;
-	if (tokens > d->vocabulary)
+	if (x > 0 && kind != GGUF_STRING)
+		return error_set(
+			r->err, -EBADMSG, "key 'tokenizer.ggml.tokens' is no array of strings");
+	if (x > 0 && tokens != d->vocabulary)
 		return error_set(r->err, -EBADMSG,
 			"the tokenizer has %" PRIu64 " tokens, but 'token_embd.weight' %" PRIu32
 			" rows",

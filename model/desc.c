@@ -90,15 +90,6 @@ static int default_u32(struct desc_reader *r, const char *suffix, uint64_t min, 
 	return desc_need_u32(r, suffix, min, max, ret);
 }
 
-static void copy_printable(char *to, size_t room, struct gguf_string s)
-{
-	size_t n = num_min((uint64_t)room - 1, s.size);
-
-	for (size_t i = 0; i < n; i++)
-		to[i] = s.data[i] >= 0x20 && s.data[i] <= 0x7e ? s.data[i] : '?';
-	to[n] = '\0';
-}
-
 static int read_family(struct desc_reader *r, const struct desc_family **ret)
 {
 	struct gguf_string s = {"", 0};
@@ -106,20 +97,22 @@ static int read_family(struct desc_reader *r, const struct desc_family **ret)
 	int x = gguf_get_string(r->g, "general.name", &s, NULL);
 
 	if (x > 0)
-		copy_printable(r->d->name, sizeof r->d->name, s);
-	x = gguf_get_string(r->g, "general.architecture", &s, r->err);
-	if (x <= 0)
-		return error_set(r->err, -EBADMSG, "key 'general.architecture' is missing");
-	copy_printable(r->d->arch, sizeof r->d->arch, s);
+		(void)gguf_text(s, r->d->name, sizeof r->d->name);
 	x = gguf_get_u32(r->g, "split.count", &split, r->err);
 	if (x < 0)
 		return -EBADMSG;
 	if (split > 1)
 		return error_set(r->err, -ENOTSUP,
 			"key 'split.count' is %" PRIu32
-			": the model is in several files; only single "
-			"files are supported, merge them with 'llama-gguf-split --merge'",
+			": this is one part of a model in several files, and only a single file is "
+			"supported; merge the parts with 'llama-gguf-split --merge FIRST OUT'",
 			split);
+	x = gguf_get_string(r->g, "general.architecture", &s, r->err);
+	if (x < 0)
+		return -EBADMSG;
+	if (!x)
+		return error_set(r->err, -EBADMSG, "key 'general.architecture' is missing");
+	(void)gguf_text(s, r->d->arch, sizeof r->d->arch);
 	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
 		if (strcmp(families[i]->arch, r->d->arch) != 0)
 			continue;
@@ -245,7 +238,7 @@ static int read_rope(struct desc_reader *r)
 	x = gguf_get_string(r->g, desc_key(r, "rope.scaling.type", key), &type, r->err);
 	if (x < 0)
 		return -EBADMSG;
-	copy_printable(shown, sizeof shown, type);
+	(void)gguf_text(type, shown, sizeof shown);
 	none = !strcmp(shown, "none");
 	if (x > 0 && !none && strcmp(shown, "linear") != 0)
 		return error_set(r->err, -ENOTSUP,
@@ -310,6 +303,12 @@ static int read_shapes(struct desc_reader *r, const struct desc_family *f)
 			"%" PRIu32 " attention heads do not divide among %" PRIu32
 			" key-value heads ('%s')",
 			d->heads, d->kv_heads, desc_key(r, "attention.head_count_kv", key));
+	if (d->hidden % d->heads && gguf_get_u32(r->g, desc_key(r, "attention.key_length", key),
+					    &value_length, NULL) == 0)
+		return error_set(r->err, -EBADMSG,
+			"%" PRIu32 " attention heads do not divide '%s', %" PRIu32
+			", and '%s.attention.key_length' is missing",
+			d->heads, desc_key(r, "embedding_length", key), d->hidden, d->arch);
 	x = default_u32(
 		r, "attention.key_length", 2, LIMIT_HEAD_SIZE, d->hidden / d->heads, &d->head_size);
 	if (!x && (d->head_size < 2 || d->head_size > LIMIT_HEAD_SIZE ||

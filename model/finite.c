@@ -52,34 +52,34 @@ static bool check_32(const uint8_t *p)
 	return (v & 0x7f800000) != 0x7f800000;
 }
 
-static bool check_floats(uint32_t type, const uint8_t *p, size_t n, size_t *ret_at)
+static bool check_floats(uint32_t type, const uint8_t *p, size_t n, size_t *at)
 {
 	size_t step = type == KERNELS_F32 ? 4 : 2;
 	uint16_t exponent = type == KERNELS_F16 ? 0x7c00 : 0x7f80;
 
-	for (size_t i = 0; i + step <= n; i += step) {
+	for (size_t i = (*at + step - 1) / step * step; i + step <= n; i += step) {
 		if (step == 4 ? check_32(p + i) : check_16(p + i, exponent))
 			continue;
-		*ret_at = i;
+		*at = i;
 		return false;
 	}
 	return true;
 }
 
-bool finite_check(uint32_t type, const void *bytes, size_t n, size_t *ret_at)
+bool finite_check(uint32_t type, const void *bytes, size_t n, size_t *at)
 {
 	const uint8_t *p = bytes;
 	size_t block;
 
 	if (!has_scales(type))
-		return check_floats(type, p, n, ret_at);
+		return check_floats(type, p, n, at);
 	block = kernels_format(type)->bytes;
-	for (size_t i = 0; i + block <= n; i += block)
+	for (size_t i = *at / block * block; i + block <= n; i += block)
 		for (int s = 0; s < 2; s++) {
-			if (scales[type].at[s] == NONE ||
+			if (scales[type].at[s] == NONE || i + scales[type].at[s] < *at ||
 				check_16(p + i + scales[type].at[s], 0x7c00))
 				continue;
-			*ret_at = i + scales[type].at[s];
+			*at = i + scales[type].at[s];
 			return false;
 		}
 	return true;

@@ -11,7 +11,8 @@
 bool finite_is_known(uint32_t type);
 
 /*
- * Looks through n bytes, whole blocks of a known type.  True where all floats and scales are
- * finite; else *ret_at is the offset of the first that is not.
+ * Looks through n bytes, whole blocks of a known type, from the byte *at on.  True where all floats
+ * and scales there are finite; else *at is the offset of the first that is not, and one more is
+ * where to look for the next.
  */
-bool finite_check(uint32_t type, const void *bytes, size_t n, size_t *ret_at);
+bool finite_check(uint32_t type, const void *bytes, size_t n, size_t *at);

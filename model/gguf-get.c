@@ -8,6 +8,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "utf8.h"
+
 static const char *const kind_names[] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool",
 	"string", "array", "u64", "i64", "f64"};
 
@@ -179,6 +181,35 @@ int gguf_get_string(
 		return wrong_kind(e, "string", err);
 	*ret = (struct gguf_string){(const char *)g->header + e->at, e->size};
 	return 1;
+}
+
+/* C0, C1, and what turns or breaks lines (so that no text looks like another). */
+static bool is_control(uint32_t c)
+{
+	return c < 0x20 || (c >= 0x7f && c <= 0x9f) || (c >= 0x2028 && c <= 0x202e) ||
+	       (c >= 0x2066 && c <= 0x2069) || c == 0x200e || c == 0x200f || c == 0xfeff;
+}
+
+const char *gguf_text(struct gguf_string s, char *buf, size_t room)
+{
+	size_t n = 0;
+
+	for (uint64_t i = 0; i < s.size;) {
+		uint32_t c;
+		unsigned k = utf8_decode(s.data + i, s.size - i, &c);
+		bool shown = c < UTF8_BROKEN && !is_control(c);
+
+		if (n + (shown ? k : 1) >= room)
+			break;
+		if (shown)
+			memcpy(buf + n, s.data + i, k);
+		else
+			buf[n] = '?';
+		n += shown ? k : 1;
+		i += k;
+	}
+	buf[n] = '\0';
+	return buf;
 }
 
 int gguf_get_array(const struct gguf *g, const char *key, enum gguf_kind *ret_kind, uint64_t *ret_n,

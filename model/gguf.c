@@ -405,23 +405,29 @@ static int check_overlap(struct reader *r, struct gguf *g)
 static int parse_start(struct reader *r, struct gguf *g)
 {
 	uint32_t magic = 0;
-	int x = get_u32(r, "magic", &magic);
+	int x = r->file_size ? get_u32(r, "magic", &magic)
+			     : error_set(r->err, -EBADMSG, "not a GGUF file: it is empty");
 
 	if (x)
 		return x;
 	if (magic != 0x46554747)
 		return error_set(r->err, -EBADMSG,
-			"not a GGUF file: it starts with %08" PRIx32 " and not with 'GGUF'",
+			"not a GGUF file: it starts with the bytes %08" PRIx32
+			" and not with 'GGUF' (47475546)",
 			__builtin_bswap32(magic));
 	x = get_u32(r, "version", &g->version);
 	if (x)
 		return x;
 	if (g->version && !(g->version & 0xffff))
 		return error_set(r->err, -EBADMSG,
-			"a big-endian GGUF file; only little-endian ones are supported");
+			"a big-endian GGUF file (version %" PRIu32
+			" at offset 4); only little-endian ones are supported",
+			__builtin_bswap32(g->version));
 	if (g->version != 2 && g->version != 3)
 		return error_set(r->err, -EBADMSG,
-			"GGUF version %" PRIu32 "; versions 2 and 3 are supported", g->version);
+			"GGUF version %" PRIu32 " at offset 4; versions 2 and 3 are supported%s",
+			g->version,
+			g->version == 1 ? " (convert the model again with today's tools)" : "");
 	x = get_u64(r, "number of tensors", &g->n_tensors);
 	if (x)
 		return x;

@@ -74,6 +74,12 @@ int gguf_get_bool(const struct gguf *g, const char *key, bool *ret, struct error
 int gguf_get_string(
 	const struct gguf *g, const char *key, struct gguf_string *ret, struct error *err);
 
+/*
+ * Text of a file for people: as much of it as fits into room bytes and a NUL, with '?' for each
+ * byte that is no UTF-8 and each character that controls a terminal.  Returns buf.
+ */
+const char *gguf_text(struct gguf_string s, char *buf, size_t room);
+
 /* Arrays: kind of the elements and their count, then elements by index (checked when opened). */
 int gguf_get_array(const struct gguf *g, const char *key, enum gguf_kind *ret_kind, uint64_t *ret_n,
 	struct error *err);

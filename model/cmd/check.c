@@ -16,9 +16,11 @@
 #include "gguf.h"
 #include "kernels.h"
 #include "num.h"
+#include "tokenizer.h"
 
 #define VERB "check"
 #define FAULTS_SHOWN 100u
+#define FAULTS_OF_TENSOR 5u /* shown of one tensor; all are counted */
 
 static const char text[] =
 	"Usage: moe-model check FILE\n"
@@ -32,26 +34,29 @@ struct check {
 	const struct gguf *g;
 	struct file file;
 	uint8_t *buffer;
-	uint64_t done, all, faults, unknown;
+	uint64_t done, all, faults, shown, unknown;
 };
 
 /* At most this many bytes at once, whole blocks. */
 #define BUFFER ((size_t)4 << 20)
 
-static void fault(struct check *c, const struct gguf_tensor *t, uint64_t offset, const char *what)
+/* What is wrong where in a tensor; `k` of its faults were before. */
+static void fault(
+	struct check *c, const struct gguf_tensor *t, uint64_t offset, const char *what, uint64_t k)
 {
-	if (++c->faults > FAULTS_SHOWN)
+	if (++c->faults > FAULTS_SHOWN || k >= FAULTS_OF_TENSOR)
 		return;
+	c->shown++;
 	cmd_progress_end();
 	(void)printf("%s: offset %" PRIu64 ": %s\n", t->name, offset, what);
 }
 
-/* The first fault of a tensor.  0 or -errno. */
+/* All faults of a tensor.  0 or -errno. */
 static int check_tensor(struct check *c, const struct gguf_tensor *t, struct error *err)
 {
 	const struct kernels_format *f = kernels_format(t->type);
 	size_t most = f ? BUFFER / f->bytes * f->bytes : 0;
-	bool faulty = false;
+	uint64_t found = 0;
 
 	if (!f || !finite_is_known(t->type)) {
 		c->unknown++;
@@ -63,16 +68,17 @@ static int check_tensor(struct check *c, const struct gguf_tensor *t, struct err
 
 		if (r < 0)
 			return r;
-		if (!faulty && !finite_check(t->type, c->buffer, n, &bad)) {
-			faulty = true;
+		for (; !finite_check(t->type, c->buffer, n, &bad); bad++)
 			fault(c, t, t->offset + at + bad,
 				f->block > 1 ? "the scale of a block is not finite"
-					     : "the number is not finite");
-		}
+					     : "the number is not finite",
+				found++);
 		at += n;
 		c->done += n;
 		cmd_progress("checking", c->done, c->all);
 	}
+	if (found > FAULTS_OF_TENSOR && c->shown < FAULTS_SHOWN)
+		(void)printf("%s: %" PRIu64 " such faults in all\n", t->name, found);
 	return 0;
 }
 
@@ -90,20 +96,36 @@ static int check_all(struct check *c, struct error *err)
 	return r < 0 ? error_errno(err, r, "cannot read '%s'", gguf_path(c->g)) : 0;
 }
 
-/* Shapes that contradict the keys are faults; what we merely do not support is none. */
-static void check_shapes(struct check *c)
+/* What contradicts itself is a fault; what we merely do not support is none. */
+static void judge(struct check *c, int r, const struct error *err)
 {
-	struct error err = ERROR_NONE;
-	struct desc *d = NULL;
-	int r = desc_new(&d, c->g, &err);
-
-	desc_free(d);
 	if (r == 0)
 		return;
-	if (r != -ENOTSUP)
+	if (r != -ENOTSUP) {
 		c->faults++;
+		c->shown++;
+	}
 	(void)printf(
-		"%s%s\n", r == -ENOTSUP ? "note: cannot be run here: " : "", error_text(&err, r));
+		"%s%s\n", r == -ENOTSUP ? "note: cannot be run here: " : "", error_text(err, r));
+}
+
+/* Shapes against keys, and the vocabulary. */
+static void check_meaning(struct check *c)
+{
+	struct error err = ERROR_NONE;
+	struct tokenizer *t = NULL;
+	struct desc *d = NULL;
+	struct gguf_string s;
+
+	judge(c, desc_new(&d, c->g, &err), &err);
+	desc_free(d);
+	if (gguf_get_string(c->g, "tokenizer.ggml.model", &s, NULL) == 0) {
+		(void)printf("note: the file has no tokenizer\n");
+		return;
+	}
+	err = ERROR_NONE;
+	judge(c, tokenizer_new(&t, c->g, &err), &err);
+	tokenizer_free(t);
 }
 
 static int check(const char *path)
@@ -121,7 +143,7 @@ static int check(const char *path)
 	if (!r && !c.buffer)
 		r = -ENOMEM;
 	if (!r) {
-		check_shapes(&c);
+		check_meaning(&c);
 		r = check_all(&c, &err);
 	}
 	if (!r && c.unknown)
@@ -130,10 +152,11 @@ static int check(const char *path)
 			     "numbers were not checked\n",
 			c.unknown);
 	if (!r && c.faults > FAULTS_SHOWN)
-		(void)printf("and %" PRIu64 " more\n", c.faults - FAULTS_SHOWN);
+		(void)printf("only the first faults are shown\n");
 	if (!r)
-		(void)printf("%s: %" PRIu64 " tensors, %s: %" PRIu64 " faults\n", path,
-			gguf_n_tensors(g), num_format_size(gguf_file_size(g), size), c.faults);
+		(void)printf("%s: %" PRIu64 " tensors, %s: %" PRIu64 " fault%s\n", path,
+			gguf_n_tensors(g), num_format_size(gguf_file_size(g), size), c.faults,
+			c.faults == 1 ? "" : "s");
 	free(c.buffer);
 	if (c.file.fd >= 0)
 		file_close(&c.file);
@@ -149,9 +172,9 @@ int cmd_check(int argc, char **argv)
 	int option;
 
 	opterr = 0;
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
 		if (option != 'h')
-			return cmd_usage(VERB, "unknown option: '%s'", argv[optind - 1]);
+			return cmd_bad_option(VERB, option, argv);
 		(void)fputs(text, stdout);
 		return CMD_OK;
 	}

@@ -8,8 +8,6 @@
 
 #include <stdint.h>
 
-#include "gguf.h"
-
 enum {
 	CMD_OK = 0,
 	CMD_FAILED = 1,
@@ -31,10 +29,16 @@ int cmd_usage(const char *verb, const char *format, ...) __attribute__((format(p
 /* Says "moe-model VERB: ..."; returns CMD_FAILED. */
 int cmd_failed(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/*
+ * For the answers '?' and ':' of getopt_long() (an option string that starts with ':', opterr 0):
+ * says which option is unknown or lacks its value; returns CMD_USAGE.
+ */
+int cmd_bad_option(const char *verb, int answer, char **argv);
+
+/* CPUs that this process may use: threads where nobody says how many, as moed counts them. */
+uint32_t cmd_cpus(void);
+
 /* A line of progress on stderr, where that is a terminal; at most some ten a second. */
 void cmd_progress(const char *what, uint64_t done, uint64_t all);
 /* Wipes the line. */
 void cmd_progress_end(void);
-
-/* Name of the chat template of a file for people: "chatml", "mixtral", "other", "none". */
-const char *cmd_template(const struct gguf *g, char buf[128]);

@@ -10,11 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "chat.h"
 #include "cmd.h"
 #include "desc.h"
 #include "gguf.h"
 #include "kernels.h"
 #include "num.h"
+#include "tokenizer.h"
+#include "utf8.h"
 
 #define VERB "inspect"
 
@@ -58,8 +61,10 @@ struct sums {
 
 struct report {
 	const struct gguf *g;
-	const struct desc *d; /* NULL: not supported */
-	const char *reason;
+	const struct desc *d;	       /* NULL: not supported, for reason->text */
+	const struct tokenizer *t;     /* NULL: none that is supported, for t_reason->text */
+	const char *reason, *t_reason; /* why, "" where d or t are there */
+	const char *chat;	       /* name of the template */
 	struct sums roles[ROLES];
 	struct gguf_string arch, name, tokenizer, pre, template;
 	uint64_t parameters, experts, top_k, layers, tokens;
@@ -136,7 +141,10 @@ static void add_up(struct report *r)
 
 		r->roles[role].tensors[type]++;
 		r->roles[role].bytes[type] += t->size;
-		r->parameters += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+		/* The product was checked when the file was opened; the sum may still be absurd. */
+		if (!num_add(r->parameters, t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3],
+			    &r->parameters))
+			r->parameters = UINT64_MAX;
 		if (role == ROLE_EXPERT)
 			expert_bytes += t->size;
 		else
@@ -154,34 +162,47 @@ static void add_up(struct report *r)
 	}
 }
 
-static const char *type_name(uint32_t type)
+/* The name of a type, or its number where it has none; the last entry of sums is for all beyond. */
+static const char *type_name(uint32_t type, char buf[16])
 {
 	const struct kernels_format *f = kernels_format(type);
 
-	return f ? f->name : "unknown";
+	if (f)
+		return f->name;
+	(void)snprintf(buf, 16, "type %" PRIu32, type);
+	return buf;
 }
 
-/* Printable text of a string from the file. */
+static const char *sums_name(uint32_t type, char buf[16])
+{
+	return type < KERNELS_TYPE_MAX ? type_name(type, buf) : "type >= 64";
+}
+
+_Static_assert(KERNELS_TYPE_MAX == 64, "sums_name() says so");
+
 static const char *shown(struct gguf_string s, char buf[128])
 {
-	size_t n = num_min(s.size, (uint64_t)127);
-
-	for (size_t i = 0; i < n; i++)
-		buf[i] = s.data[i] >= 0x20 && s.data[i] <= 0x7e ? s.data[i] : '?';
-	buf[n] = '\0';
-	return buf;
+	return gguf_text(s, buf, 128);
 }
 
 static void print_roles(const struct report *r)
 {
-	char size[NUM_SIZE_TEXT_MAX];
+	char size[NUM_SIZE_TEXT_MAX], name[16];
 
 	for (int i = 0; i < ROLES; i++)
 		for (uint32_t t = 0; t <= KERNELS_TYPE_MAX; t++)
 			if (r->roles[i].tensors[t])
 				(void)printf("  %-13s %-8s %6" PRIu64 " tensors  %10s\n",
-					role_names[i], type_name(t), r->roles[i].tensors[t],
+					role_names[i], sums_name(t, name), r->roles[i].tensors[t],
 					num_format_size(r->roles[i].bytes[t], size));
+}
+
+/* Why the file cannot be run, NULL where it can. */
+static const char *why_not(const struct report *r)
+{
+	if (!r->d)
+		return r->reason;
+	return r->t ? NULL : r->t_reason;
 }
 
 static void print_shape(const struct desc *d)
@@ -210,7 +231,8 @@ static void print_text(const struct report *r, const char *path)
 		path, num_format_size(gguf_file_size(r->g), size), gguf_version(r->g),
 		gguf_n_tensors(r->g), (double)r->parameters / 1e9);
 	(void)printf("model:        %s, architecture %s\n", shown(r->name, a), shown(r->arch, b));
-	(void)printf("runs here:    %s%s\n", r->d ? "yes" : "no: ", r->d ? "" : r->reason);
+	(void)printf(
+		"runs here:    %s%s\n", why_not(r) ? "no: " : "yes", why_not(r) ? why_not(r) : "");
 	if (r->d)
 		print_shape(r->d);
 	if (r->experts)
@@ -226,32 +248,52 @@ static void print_text(const struct report *r, const char *path)
 	(void)printf("tokenizer:    %s%s%s, %" PRIu64 " tokens\n",
 		r->tokenizer.size ? shown(r->tokenizer, a) : "none", r->pre.size ? ", pre " : "",
 		r->pre.size ? shown(r->pre, b) : "", r->tokens);
-	(void)printf("template:     %s\n", cmd_template(r->g, a));
+	(void)printf("template:     %s%s\n", r->chat,
+		!strcmp(r->chat, "unsupported") ? ", prompts need --raw" : "");
 	(void)printf("tensors:\n");
 	print_roles(r);
 }
 
-/* Any bytes as a JSON string. */
+/* Numbers of a file may be larger than JSON's. */
+static json_int_t json_number(uint64_t v)
+{
+	return (json_int_t)num_min(v, (uint64_t)INT64_MAX);
+}
+
+/* Any bytes as a JSON string: U+FFFD for each that is no UTF-8, at most some 4096 of them. */
 static json_t *json_text(struct gguf_string s)
 {
-	char buf[128];
+	char utf8[4096 + 4];
+	size_t n = 0;
 
-	return s.size ? json_string(shown(s, buf)) : json_null();
+	for (uint64_t i = 0; i < s.size && n + 4 < sizeof utf8;) {
+		uint32_t c;
+
+		i += utf8_decode(s.data + i, s.size - i, &c);
+		n += utf8_encode(c < UTF8_BROKEN ? c : 0xfffd, utf8 + n);
+	}
+	return json_stringn(utf8, n);
+}
+
+static json_t *json_text_or_null(struct gguf_string s)
+{
+	return s.size ? json_text(s) : json_null();
 }
 
 static json_t *json_roles(const struct report *r)
 {
 	json_t *all = json_object();
+	char name[16];
 
 	for (int i = 0; i < ROLES; i++) {
 		json_t *role = json_object();
 
 		for (uint32_t t = 0; t <= KERNELS_TYPE_MAX; t++)
 			if (r->roles[i].tensors[t])
-				json_object_set_new(role, type_name(t),
+				json_object_set_new(role, sums_name(t, name),
 					json_pack("{s:I, s:I}", "tensors",
-						(json_int_t)r->roles[i].tensors[t], "bytes",
-						(json_int_t)r->roles[i].bytes[t]));
+						json_number(r->roles[i].tensors[t]), "bytes",
+						json_number(r->roles[i].bytes[t])));
 		if (json_object_size(role))
 			json_object_set_new(all, role_names[i], role);
 		else
@@ -263,18 +305,19 @@ static json_t *json_roles(const struct report *r)
 static json_t *json_tensors(const struct gguf *g)
 {
 	json_t *all = json_array();
+	char type[16];
 
 	for (uint64_t i = 0; i < gguf_n_tensors(g); i++) {
 		const struct gguf_tensor *t = gguf_tensor(g, i);
 		json_t *shape = json_array();
 
 		for (uint32_t k = 0; k < t->n_dims; k++)
-			json_array_append_new(shape, json_integer((json_int_t)t->dims[k]));
-		json_array_append_new(
-			all, json_pack("{s:s, s:s, s:i, s:o, s:I, s:I, s:s}", "name", t->name,
-				     "type", type_name(t->type), "type_number", (int)t->type,
-				     "shape", shape, "offset", (json_int_t)t->offset, "size",
-				     (json_int_t)t->size, "role", role_names[role_of(t->name)]));
+			json_array_append_new(shape, json_integer(json_number(t->dims[k])));
+		json_array_append_new(all,
+			json_pack("{s:s, s:s, s:I, s:o, s:I, s:I, s:s}", "name", t->name, "type",
+				type_name(t->type, type), "type_number", json_number(t->type),
+				"shape", shape, "offset", json_number(t->offset), "size",
+				json_number(t->size), "role", role_names[role_of(t->name)]));
 	}
 	return all;
 }
@@ -296,56 +339,78 @@ static json_t *json_shape(const struct desc *d)
 		"expert_ff", (int)d->expert_ff);
 }
 
+static struct gguf_string text_of(const char *s)
+{
+	return (struct gguf_string){s, s ? strlen(s) : 0};
+}
+
 static int print_json(const struct report *r, const char *path)
 {
-	char template[128];
-	json_t *all = json_pack("{s:s%, s:I, s:i, s:o, s:o, s:b, s:s?, s:I, s:I, s:I, s:I, s:o, "
-				"s:o, s:{s:I, s:I, s:I}, "
-				"s:{s:o, s:o, s:I}, s:{s:s, s:I}, s:o}",
-		"file", path, strlen(path), "size", (json_int_t)gguf_file_size(r->g), "version",
-		(int)gguf_version(r->g), "architecture", json_text(r->arch), "name",
-		json_text(r->name), "supported", r->d != NULL, "reason", r->d ? NULL : r->reason,
-		"parameters", (json_int_t)r->parameters, "layers", (json_int_t)r->layers, "experts",
-		(json_int_t)r->experts, "top_k", (json_int_t)r->top_k, "shape", json_shape(r->d),
-		"quantisation", json_roles(r), "bytes", "dense", (json_int_t)r->dense, "expert",
-		(json_int_t)r->expert, "token_cycle", (json_int_t)r->cycle, "tokenizer", "model",
-		json_text(r->tokenizer), "pre", json_text(r->pre), "tokens", (json_int_t)r->tokens,
-		"template", "kind", cmd_template(r->g, template), "bytes",
-		(json_int_t)r->template.size, "tensors", json_tensors(r->g));
+	json_t *all = json_pack("{s:o, s:I, s:i, s:o, s:o, s:b, s:o, s:I, s:I, s:I, s:I, s:o, s:o, "
+				"s:{s:I, s:I, s:I}, s:{s:o, s:o, s:I}, s:{s:s, s:I}, s:o}",
+		"file", json_text(text_of(path)), "size", json_number(gguf_file_size(r->g)),
+		"version", (int)gguf_version(r->g), "architecture", json_text_or_null(r->arch),
+		"name", json_text_or_null(r->name), "supported", !why_not(r), "reason",
+		json_text_or_null(text_of(why_not(r))), "parameters", json_number(r->parameters),
+		"layers", json_number(r->layers), "experts", json_number(r->experts), "top_k",
+		json_number(r->top_k), "shape", json_shape(r->d), "quantisation", json_roles(r),
+		"bytes", "dense", json_number(r->dense), "expert", json_number(r->expert),
+		"token_cycle", json_number(r->cycle), "tokenizer", "model",
+		json_text_or_null(r->tokenizer), "pre", json_text_or_null(r->pre), "tokens",
+		json_number(r->tokens), "template", "kind", r->chat, "bytes",
+		json_number(r->template.size), "tensors", json_tensors(r->g));
 
 	if (!all)
-		return cmd_failed(VERB, "cannot say this as JSON: the file's name is no UTF-8, or "
-					"memory is short");
+		return cmd_failed(VERB, "out of memory");
 	(void)json_dumpf(all, stdout, JSON_INDENT(2));
 	(void)putchar('\n');
 	json_decref(all);
 	return CMD_OK;
 }
 
-static int inspect(const char *path, bool json)
+static int report(const struct gguf *g, const char *path, bool json)
 {
+	struct error why = ERROR_NONE, t_why = ERROR_NONE, ignored = ERROR_NONE;
 	struct report *r = calloc(1, sizeof *r);
-	struct error err = ERROR_NONE, why = ERROR_NONE;
-	struct gguf *g = NULL;
+	struct tokenizer *t = NULL;
+	struct chat *chat = NULL;
 	struct desc *d = NULL;
-	int x = r ? gguf_open(&g, path, &err) : -ENOMEM, status = CMD_OK;
+	int x, status = CMD_OK;
 
-	if (x < 0) {
-		free(r);
-		return cmd_failed(VERB, "%s", error_text(&err, x));
-	}
-	x = desc_new(&d, g, &why);
+	if (!r)
+		return cmd_failed(VERB, "out of memory");
 	r->g = g;
+	read_keys(r);
+	x = desc_new(&d, g, &why);
 	r->d = d;
 	r->reason = error_text(&why, x);
-	read_keys(r);
+	x = tokenizer_new(&t, g, &t_why);
+	r->t = t;
+	r->t_reason = error_text(&t_why, x);
+	if (t)
+		(void)chat_new(&chat, g, t, &ignored);
+	r->chat = chat ? chat_name(chat) : r->template.size ? "unsupported" : "none";
 	add_up(r);
 	if (json)
 		status = print_json(r, path);
 	else
 		print_text(r, path);
-	free(r);
+	chat_free(chat);
+	tokenizer_free(t);
 	desc_free(d);
+	free(r);
+	return status;
+}
+
+static int inspect(const char *path, bool json)
+{
+	struct error err = ERROR_NONE;
+	struct gguf *g = NULL;
+	int status, x = gguf_open(&g, path, &err);
+
+	if (x < 0)
+		return cmd_failed(VERB, "%s", error_text(&err, x));
+	status = report(g, path, json);
 	gguf_free(g);
 	return status;
 }
@@ -361,13 +426,13 @@ int cmd_inspect(int argc, char **argv)
 	int option;
 
 	opterr = 0;
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
 		if (option == 'h') {
 			(void)fputs(text, stdout);
 			return CMD_OK;
 		}
-		if (option == '?')
-			return cmd_usage(VERB, "unknown option: '%s'", argv[optind - 1]);
+		if (option == '?' || option == ':')
+			return cmd_bad_option(VERB, option, argv);
 		json = true;
 	}
 	if (argc - optind != 1)

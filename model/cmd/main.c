@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT */
+#include <getopt.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,6 +9,7 @@
 #include "clock.h"
 #include "cmd.h"
 #include "config.h"
+#include "limit.h"
 #include "num.h"
 
 struct verb {
@@ -76,6 +79,27 @@ int cmd_failed(const char *verb, const char *format, ...)
 	return r;
 }
 
+int cmd_bad_option(const char *verb, int answer, char **argv)
+{
+	const char *last = argv[optind - 1];
+
+	if (answer == ':')
+		return cmd_usage(verb, "option '%s' needs a value", last);
+	/* A letter within "-xy" is told by optopt alone. */
+	if (strncmp(last, "--", 2) != 0 && optopt)
+		return cmd_usage(verb, "unknown option '-%c'", optopt);
+	return cmd_usage(verb, "unknown option '%s'", last);
+}
+
+uint32_t cmd_cpus(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof set, &set) < 0)
+		return 1;
+	return num_max(num_min((uint32_t)CPU_COUNT(&set), LIMIT_THREADS), 1u);
+}
+
 static bool progress_shown;
 
 void cmd_progress(const char *what, uint64_t done, uint64_t all)
@@ -103,28 +127,36 @@ void cmd_progress_end(void)
 	progress_shown = false;
 }
 
+/* What could not be written (a full disk) is a failure, not a short success. */
+static int finish(const char *verb, int status)
+{
+	if (fflush(stdout) != 0 || ferror(stdout))
+		return cmd_failed(verb, "cannot write the output: %m");
+	return status;
+}
+
+static int version(void)
+{
+	(void)puts("moe-model " MOED_VERSION);
+	return finish(NULL, CMD_OK);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 2)
 		return cmd_usage(NULL, "no verb given");
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
 		help(stdout);
-		return CMD_OK;
+		return finish(NULL, CMD_OK);
 	}
-	if (!strcmp(argv[1], "--version")) {
-		(void)puts("moe-model " MOED_VERSION);
-		return CMD_OK;
-	}
+	if (!strcmp(argv[1], "--version"))
+		return version();
 	for (const struct verb *v = verbs; v->name; v++) {
-		int status;
-
 		if (strcmp(v->name, argv[1]) != 0)
 			continue;
-		status = v->run(argc - 1, argv + 1);
-		/* What could not be written (a full disk) is a failure, not a short success. */
-		if (fflush(stdout) != 0 || ferror(stdout))
-			return cmd_failed(v->name, "cannot write the output: %m");
-		return status;
+		if (argc == 3 && !strcmp(argv[2], "--version"))
+			return version();
+		return finish(v->name, v->run(argc - 1, argv + 1));
 	}
-	return cmd_usage(NULL, "unknown verb '%s'", argv[1]);
+	return cmd_usage(NULL, "unknown %s '%s'", *argv[1] == '-' ? "option" : "verb", argv[1]);
 }

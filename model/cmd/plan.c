@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cmd.h"
 #include "gguf.h"
@@ -166,14 +165,13 @@ static int parse(int argc, char **argv, struct options *o)
 	int option, status;
 
 	opterr = 0;
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
 		if (option == 'h') {
 			(void)fputs(text, stdout);
 			return -1;
 		}
-		if (option == '?')
-			return cmd_usage(
-				VERB, "unknown option or missing value: '%s'", argv[optind - 1]);
+		if (option == '?' || option == ':')
+			return cmd_bad_option(VERB, option, argv);
 		status = take(o, option, optarg);
 		if (status != CMD_OK)
 			return status;
@@ -188,9 +186,7 @@ static int parse(int argc, char **argv, struct options *o)
 
 int cmd_plan(int argc, char **argv)
 {
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	struct options o = {
-		.clients = 16, .threads = cpus < 1 ? 1 : num_min((unsigned)cpus, LIMIT_THREADS)};
+	struct options o = {.clients = 16, .threads = cmd_cpus()};
 	struct error err = ERROR_NONE;
 	struct gguf *g = NULL;
 	struct desc *d = NULL;

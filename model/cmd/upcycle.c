@@ -104,7 +104,6 @@ enum {
 	OPT_SEED,
 	OPT_LAYERS,
 	OPT_ORDER,
-	OPT_HELP,
 };
 
 static int choice(const char *name, const char *value, const char *no, const char *yes, bool *ret)
@@ -191,7 +190,7 @@ int cmd_upcycle(int argc, char **argv)
 		{"router-seed", required_argument, NULL, OPT_SEED},
 		{"layers", required_argument, NULL, OPT_LAYERS},
 		{"order", required_argument, NULL, OPT_ORDER},
-		{"help", no_argument, NULL, OPT_HELP},
+		{"help", no_argument, NULL, 'h'},
 		{0},
 	};
 	static bool layers[LIMIT_LAYERS];
@@ -199,14 +198,13 @@ int cmd_upcycle(int argc, char **argv)
 	int option, status;
 
 	opterr = 0;
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		if (option == OPT_HELP) {
+	while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
+		if (option == 'h') {
 			(void)fputs(text, stdout);
 			return CMD_OK;
 		}
-		if (option == '?')
-			return cmd_usage(
-				VERB, "unknown option or missing value: '%s'", argv[optind - 1]);
+		if (option == '?' || option == ':')
+			return cmd_bad_option(VERB, option, argv);
 		status = take(&how, layers, option, optarg);
 		if (status != CMD_OK)
 			return status;

@@ -200,14 +200,26 @@ static void numbers(void **state)
 	block[209] = 0x7c;
 	assert_false(finite_check(KERNELS_Q6_K, block, 210, &at));
 	assert_int_equal(at, 208);
+	at++;
+	assert_true(finite_check(KERNELS_Q6_K, block, 210, &at));
 	memset(block, 0, sizeof block);
-	block[23] = 0xfe; /* the minimum of the second block of Q4_1 */
+	/* The scale and the minimum of the second block of Q4_1, one after the other. */
+	block[21] = 0x7e;
+	block[23] = 0xfe;
+	at = 0;
 	assert_false(finite_check(KERNELS_Q4_1, block, 40, &at));
-	assert_int_equal(at, 22);
+	assert_int_equal(at++, 20);
+	assert_false(finite_check(KERNELS_Q4_1, block, 40, &at));
+	assert_int_equal(at++, 22);
+	assert_true(finite_check(KERNELS_Q4_1, block, 40, &at));
+	at = 0;
 	assert_true(finite_check(KERNELS_F32, floats, sizeof floats, &at));
-	floats[2] = __builtin_inff();
+	floats[2] = floats[3] = __builtin_inff();
 	assert_false(finite_check(KERNELS_F32, floats, sizeof floats, &at));
-	assert_int_equal(at, 8);
+	assert_int_equal(at++, 8);
+	assert_false(finite_check(KERNELS_F32, floats, sizeof floats, &at));
+	assert_int_equal(at++, 12);
+	assert_true(finite_check(KERNELS_F32, floats, sizeof floats, &at));
 	assert_false(finite_is_known(4711));
 }
 
