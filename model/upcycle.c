@@ -304,11 +304,11 @@ static int write_item(struct job *j, const struct item *it)
 static int write_all(struct job *j)
 {
 	uint64_t size = j->header.n + j->data_size;
-	int r = posix_fallocate(j->fd, 0, (off_t)size);
+	int r = fallocate(j->fd, 0, 0, (off_t)size) < 0 ? -errno : 0;
 
 	/* Where the file system cannot reserve, writing will tell. */
-	if (r == ENOSPC || r == EFBIG || r == EDQUOT)
-		return error_errno(j->err, -r, "cannot reserve %" PRIu64 " bytes", size);
+	if (r == -ENOSPC || r == -EFBIG || r == -EDQUOT)
+		return error_errno(j->err, r, "cannot reserve %" PRIu64 " bytes", size);
 	r = write_some(j, j->header.bytes, j->header.n);
 	for (size_t i = 0; !r && i < j->n_items; i++)
 		r = write_item(j, &j->items[i]);

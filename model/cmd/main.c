@@ -94,10 +94,11 @@ int cmd_bad_option(const char *verb, int answer, char **argv)
 uint32_t cmd_cpus(void)
 {
 	cpu_set_t set;
+	uint32_t n = 1;
 
-	if (sched_getaffinity(0, sizeof set, &set) < 0)
-		return 1;
-	return num_max(num_min((uint32_t)CPU_COUNT(&set), LIMIT_THREADS), 1u);
+	if (sched_getaffinity(0, sizeof set, &set) == 0)
+		n = num_max((uint32_t)CPU_COUNT(&set), 1u);
+	return num_min(n, LIMIT_THREADS);
 }
 
 static bool progress_shown;

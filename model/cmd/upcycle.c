@@ -165,6 +165,8 @@ static int write_out(const char *dense, const char *out, struct upcycle *how)
 	(void)sigaction(SIGINT, &action, NULL);
 	(void)sigaction(SIGTERM, &action, NULL);
 	(void)sigaction(SIGHUP, &action, NULL);
+	/* A limit on the size of files is an error to clean up after, as a full disk is. */
+	(void)signal(SIGXFSZ, SIG_IGN);
 	how->progress = on_progress;
 	how->stop = &stopped;
 	r = upcycle_write(&result, dense, out, how, &err);
@@ -211,6 +213,8 @@ int cmd_upcycle(int argc, char **argv)
 	}
 	if (argc - optind != 2)
 		return cmd_usage(VERB, "expected are two files: DENSE and OUT");
+	if (!*argv[optind + 1])
+		return cmd_usage(VERB, "OUT has no name");
 	if (!how.experts || !how.top_k)
 		return cmd_usage(VERB, "--experts and --top-k are needed");
 	if (how.top_k > how.experts)
