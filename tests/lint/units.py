@@ -30,8 +30,8 @@ def find(files):
     with tempfile.TemporaryDirectory() as directory:
         paths = []
         for name, text in files.items():
-            # The program is not installed yet; any program will do.
-            text = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE)
+            # The programs are not installed yet; any program will do.
+            text = re.sub(r"^(Exec\w+=)\S+", r"\1/bin/true", text, flags=re.MULTILINE)
             paths.append(os.path.join(directory, name))
             with open(paths[-1], "w", encoding="utf-8") as file:
                 file.write(text)
