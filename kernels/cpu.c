@@ -15,10 +15,20 @@
 
 #ifdef __x86_64__
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <xmmintrin.h>
 
 #define XCR0_AVX 0x6u	  /* SSE and AVX state */
 #define XCR0_AVX512 0xe6u /* and mask registers, upper halves, upper registers */
+#define XCR0_AMX 0x60000u /* tile configuration and data */
+
+#define CPUID7_AMX_TILE (1u << 24) /* edx */
+#define CPUID7_AMX_INT8 (1u << 25)
+
+/* Of arch_prctl(2): leave to use a register state that is off until asked for (Linux 5.16). */
+#define ARCH_REQ_XCOMP_PERM 0x1023
+#define XFEATURE_XTILE_DATA 18
 
 #define MXCSR_ROUND 0x6000u
 #define MXCSR_FLUSH 0x8000u
@@ -40,7 +50,16 @@ static enum kernels_tier cpu_tier(void)
 		return KERNELS_SCALAR;
 	if ((b & need7) != need7 || !(c & bit_AVX512VNNI) || (low & XCR0_AVX512) != XCR0_AVX512)
 		return KERNELS_AVX2;
-	return KERNELS_VNNI;
+	if ((~d & (CPUID7_AMX_TILE | CPUID7_AMX_INT8)) || (low & XCR0_AMX) != XCR0_AMX)
+		return KERNELS_VNNI;
+	return KERNELS_AMX;
+}
+
+/* The kernel saves 8 KiB more for each thread that uses tiles, and wants to be asked before. */
+static bool cpu_permit(enum kernels_tier tier)
+{
+	return tier < KERNELS_AMX ||
+	       syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA) == 0;
 }
 
 int kernels_check_thread(void)
@@ -53,6 +72,11 @@ int kernels_check_thread(void)
 static enum kernels_tier cpu_tier(void)
 {
 	return KERNELS_SCALAR;
+}
+
+static bool cpu_permit(enum kernels_tier tier)
+{
+	return true;
 }
 
 int kernels_check_thread(void)
@@ -69,11 +93,14 @@ static const struct kernels *const tiers[KERNELS_TIER_MAX] = {
 #ifdef KERNELS_HAVE_VNNI
 	[KERNELS_VNNI] = &kernels_tier_vnni,
 #endif
+#ifdef KERNELS_HAVE_AMX
+	[KERNELS_AMX] = &kernels_tier_amx,
+#endif
 };
 
 const struct kernels *kernels_get(enum kernels_tier tier)
 {
-	return tier <= cpu_tier() ? tiers[tier] : NULL;
+	return tier <= cpu_tier() && cpu_permit(tier) ? tiers[tier] : NULL;
 }
 
 int kernels_init(const struct kernels **ret)

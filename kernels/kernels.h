@@ -47,10 +47,13 @@ struct kernels_q32 {
 	int8_t q[32];
 };
 
+/* Whole cache lines: where rows begin on one, no load of codes takes two. */
 struct kernels_q256 {
-	float d;
-	int16_t sums[16]; /* of each 16 consecutive q */
 	int8_t q[256];
+	int16_t sums[16]; /* of each 16 consecutive q */
+	int16_t pairs[8]; /* of each 32 */
+	float d;
+	uint8_t unused[12]; /* 0 */
 };
 
 /* What a weight type is; known also for types that have no product here (see `product`). */

@@ -56,8 +56,11 @@ void ref_quantize(enum kernels_input input, const float *x, void *out, size_t n)
 		for (size_t i = 0; i < n / 256; i++, b++) {
 			b->d = quantize_block(x + i * 256, b->q, 256);
 			memset(b->sums, 0, sizeof(b->sums));
+			memset(b->unused, 0, sizeof(b->unused));
 			for (unsigned j = 0; j < 256; j++)
 				b->sums[j / 16] = (int16_t)(b->sums[j / 16] + b->q[j]);
+			for (unsigned j = 0; j < 8; j++)
+				b->pairs[j] = (int16_t)(b->sums[2 * j] + b->sums[2 * j + 1]);
 		}
 	} else {
 		memcpy(out, x, n * sizeof(float));

@@ -175,8 +175,9 @@ static void product_case(
 
 static void test_products(void **unused)
 {
-	static const size_t rows[] = {1, 2, 3, 4, 5, 7, 15, 16, 17, 33};
-	static const size_t cols[] = {1, 2, 3, 4, 5, 7, 8, 9, 12, 17};
+	static const size_t rows[] = {1, 2, 3, 4, 5, 15, 16, 17, 33};
+	static const size_t cols[] = {
+		1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 50, 64, 127, 131};
 	static const size_t blocks[] = {1, 2, 3, 5, 9};
 	uint8_t *space = guarded();
 

@@ -70,12 +70,16 @@ static void quantize_large(const float *x, struct kernels_q256 *b)
 	float f;
 
 	b->d = quantize_scale(x, 256, &f);
+	memset(b->unused, 0, sizeof(b->unused));
 	memset(b->sums, 0, sizeof(b->sums));
+	memset(b->pairs, 0, sizeof(b->pairs));
 	memset(b->q, 0, sizeof(b->q));
 	if (f == 0)
 		return;
 	for (unsigned j = 0; j < 16; j++)
 		b->sums[j] = (int16_t)quantize_codes(x + j * 16, _mm256_set1_ps(f), b->q + j * 16);
+	for (unsigned j = 0; j < 8; j++)
+		b->pairs[j] = (int16_t)(b->sums[2 * j] + b->sums[2 * j + 1]);
 }
 
 void avx2_quantize(enum kernels_input input, const float *x, void *out, size_t n)

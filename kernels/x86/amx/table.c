@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "amx.h"
+#include "vnni.h"
+
+const struct kernels kernels_tier_amx = {
+	.tier = KERNELS_AMX,
+	.name = "amx",
+	.quantize = vnni_quantize,
+	.product =
+		{
+			[KERNELS_F32] = vnni_product_f32,
+			[KERNELS_F16] = vnni_product_f16,
+			[KERNELS_BF16] = vnni_product_bf16,
+			[KERNELS_Q4_0] = amx_product_q4_0,
+			[KERNELS_Q4_1] = amx_product_q4_1,
+			[KERNELS_Q5_0] = amx_product_q5_0,
+			[KERNELS_Q5_1] = amx_product_q5_1,
+			[KERNELS_Q8_0] = amx_product_q8_0,
+			[KERNELS_Q4_K] = amx_product_q4_k,
+			[KERNELS_Q5_K] = amx_product_q5_k,
+			[KERNELS_Q6_K] = amx_product_q6_k,
+		},
+	.dequantize = ref_dequantize,
+	.rms_norm = vnni_rms_norm,
+	.rope = vnni_rope,
+	.swiglu = vnni_swiglu,
+	.add = vnni_add,
+	.add_scaled = vnni_add_scaled,
+	.softmax = vnni_softmax,
+	.sum_exp = vnni_sum_exp,
+	.attention = vnni_attention,
+	.is_finite = vnni_is_finite,
+	.f32_to_f16 = vnni_f32_to_f16,
+	.f16_to_f32 = vnni_f16_to_f32,
+};
