@@ -191,7 +191,7 @@ static int bpe_word(void *arg, const char *s, size_t n)
 {
 	struct bpe_job *j = arg;
 	const struct tokenizer *t = j->t;
-	struct merge m = {.t = t, .text = s, .n = (uint32_t)n, .pair = bpe_pair};
+	struct merge m = {.t = t, .pair = bpe_pair};
 	int r;
 
 	if (bpe_pre_whole(t->pre)) {
@@ -209,19 +209,20 @@ static int bpe_word(void *arg, const char *s, size_t n)
 		j->room = p;
 		j->room_n = room;
 	}
+	/* A byte without a token is left out, as in the reference: what stands around it may join.
+	 */
 	m.symbols = j->room;
-	for (uint32_t i = 0; i < m.n; i++)
-		m.symbols[i] = (struct merge_symbol){
-			.id = t->byte_id[(unsigned char)s[i]],
-			.next = i + 1,
-			.before = i ? i - 1 : MERGE_NONE,
-		};
-	r = merge_run(&m);
-	for (uint32_t i = 0; !r && i < m.n; i = m.symbols[i].next) {
-		/* A byte without a token gives nothing, as in the reference implementation. */
-		if (m.symbols[i].id != TOKEN_NONE)
-			r = ids_push(j->ids, m.symbols[i].id);
+	for (size_t i = 0; i < n; i++) {
+		uint32_t id = t->byte_id[(unsigned char)s[i]], k = m.n;
+
+		if (id == TOKEN_NONE)
+			continue;
+		m.symbols[m.n++] = (struct merge_symbol){
+			.id = id, .next = k + 1, .before = k ? k - 1 : MERGE_NONE};
 	}
+	r = merge_run(&m);
+	for (uint32_t i = 0; !r && i < m.n; i = m.symbols[i].next)
+		r = ids_push(j->ids, m.symbols[i].id);
 	return r;
 }
 
