@@ -303,6 +303,9 @@ static const struct bpe_pre pres[] = {
 	{"qwen2", PRE_NFC, 1, L, NULL, scan_llama},
 	{"qwen35", PRE_NFC, 1, L | M, NULL, scan_llama},
 	{"llama-bpe", PRE_WHOLE | PRE_BOS, 3, L, NULL, scan_llama},
+	{"llama3", PRE_WHOLE | PRE_BOS, 3, L, NULL, scan_llama},
+	{"llama-v3", PRE_WHOLE | PRE_BOS, 3, L, NULL, scan_llama},
+	{"olmo", PRE_NFC, 0, L, NULL, scan_gpt2},
 	{"tekken", PRE_WHOLE | PRE_BOS, 1, L, NULL, scan_tekken},
 	{"gpt-4o", PRE_WHOLE, 3, L | M, NULL, scan_tekken},
 	{"deepseek-v3", 0, 3, L, segment_deepseek, scan_deepseek},
@@ -310,7 +313,7 @@ static const struct bpe_pre pres[] = {
 
 const char *bpe_pre_names(void)
 {
-	return "smollm, gpt-2, qwen2, llama-bpe, qwen35, tekken, gpt-4o, deepseek-v3";
+	return "smollm, gpt-2, qwen2, llama-bpe, olmo, qwen35, tekken, gpt-4o, deepseek-v3";
 }
 
 const struct bpe_pre *bpe_pre_find(const char *name, size_t n)

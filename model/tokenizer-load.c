@@ -97,6 +97,21 @@ static int load_types(struct tokenizer *t, const struct gguf *g, struct error *e
 	return 0;
 }
 
+/*
+ * What looks like <|this|> marks turns and ends: where a file calls it user-defined, a user could
+ * write it.
+ */
+static void correct_types(struct tokenizer *t, const struct gguf *g)
+{
+	for (uint32_t i = 0; i < t->n; i++) {
+		struct gguf_string s = gguf_array_string(g, tokens_key, i);
+
+		if (t->types[i] == TOKEN_USER && s.size > 4 && !memcmp(s.data, "<|", 2) &&
+			!memcmp(s.data + s.size - 2, "|>", 2))
+			t->types[i] = TOKEN_CONTROL;
+	}
+}
+
 static int load_tokens(struct tokenizer *t, const struct gguf *g, struct error *err)
 {
 	uint64_t size = 0, slots = 1024;
@@ -260,8 +275,11 @@ int tokenizer_load(struct tokenizer *t, const struct gguf *g, struct error *err)
 	memset(t->byte_id, 0xff, sizeof(t->byte_id));
 	if (getrandom(&t->seed, sizeof(t->seed), GRND_NONBLOCK) < 0)
 		t->seed = (uint64_t)(uintptr_t)t;
-	if ((r = load_types(t, g, err)) < 0 || (r = load_tokens(t, g, err)) < 0 ||
-		(r = load_specials(t)) < 0)
+	r = load_types(t, g, err);
+	if (r < 0)
+		return r;
+	correct_types(t, g);
+	if ((r = load_tokens(t, g, err)) < 0 || (r = load_specials(t)) < 0)
 		return r;
 	default_ids(t);
 	r = t->model == TOKENIZER_BPE ? bpe_load(t, g, err) : spm_load(t, g, err);
