@@ -3,7 +3,6 @@
 /* moe-model tokenize and detokenize: text to ids and back, whole or one JSON object a line. */
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,216 +11,120 @@
 #include "cmd.h"
 #include "gguf.h"
 #include "num.h"
+#include "tokenize-line.h"
 #include "tokenizer.h"
-#include "utf8.h"
 
-static const char help[] =
+static const char help_tokenize[] =
 	"Usage: moe-model tokenize FILE [--jsonl]\n"
-	"       moe-model detokenize FILE [--jsonl]\n"
-	"Turn text on standard input into ids of the model's tokens, or ids into text.\n\n"
-	"Without --jsonl the input is one text (or ids between blanks), taken without special "
-	"tokens:\n"
-	"nothing is added, control tokens in the text are plain text, and control ids give no "
-	"text.\n\n"
-	"With --jsonl each line is an object, and gives one:\n"
-	"  tokenize    {\"text\": TEXT or \"hex\": BYTES, \"add_special\": false,\n"
-	"               \"parse_special\": false} to {\"ids\": [...]}\n"
-	"  detokenize  {\"ids\": [...], \"parse_special\": false} to {\"text\": TEXT}, or\n"
-	"              {\"hex\": BYTES} where the bytes are no UTF-8; with parse_special control\n"
-	"              tokens come out as their names\n"
-	"  A line that cannot be served gives {\"error\": REASON}, and the exit status is 1.\n";
+	"Turn text on standard input into ids of the model's tokens.\n\n"
+	"Without --jsonl all of the input is one text, any bytes; out comes one line of ids.  "
+	"Nothing\n"
+	"is added to them, and control tokens in the text are plain text.\n\n"
+	"With --jsonl each line of the input is an object, and gives one:\n"
+	"  {\"text\": TEXT, \"add_special\": BOOL, \"parse_special\": BOOL}  to  {\"ids\": [ID, "
+	"...]}\n"
+	"  text           the text; instead of it \"hex\", for bytes that are no UTF-8\n"
+	"  add_special    begin (and end) the ids as the file says; default false\n"
+	"  parse_special  control tokens in the text become their ids; default false\n"
+	"A line that cannot be served gives {\"error\": REASON}; empty lines give nothing.\n\n"
+	"Options:\n"
+	"  --jsonl    one object a line\n"
+	"  --help     show this and exit\n\n"
+	"Exit status: 0 success, 1 failure (of any line), 2 wrong usage.\n";
+
+static const char help_detokenize[] =
+	"Usage: moe-model detokenize FILE [--jsonl]\n"
+	"Turn ids of the model's tokens on standard input into text.\n\n"
+	"Without --jsonl the input is ids with blanks, newlines or commas between them; out come "
+	"the\n"
+	"bytes of their text and nothing else.\n\n"
+	"With --jsonl each line of the input is an object, and gives one:\n"
+	"  {\"ids\": [ID, ...], \"skip_special\": BOOL}  to  {\"text\": TEXT}, or {\"hex\": BYTES} "
+	"where the\n"
+	"  bytes are no UTF-8\n"
+	"  skip_special   control tokens give no text; default false\n"
+	"A line that cannot be served gives {\"error\": REASON}; empty lines give nothing.\n\n"
+	"Options:\n"
+	"  --jsonl    one object a line\n"
+	"  --help     show this and exit\n\n"
+	"Exit status: 0 success, 1 failure (of any line), 2 wrong usage.\n";
+
+typedef json_t *(*line_fn)(
+	const struct tokenizer *t, const char *line, size_t n, struct error *err);
 
 struct job {
+	const char *verb;
 	struct tokenizer *t;
-	bool jsonl, failed;
+	bool failed;
 };
 
-static int hex_decode(const char *hex, size_t n, char *out)
+/* Says why; everything after it is skipped. */
+static int input_failed(struct job *j)
 {
-	if (n % 2)
-		return -EINVAL;
-	for (size_t i = 0; i < n; i++) {
-		const char *digits = "0123456789abcdef";
-		const char *d = hex[i] ? strchr(digits, hex[i] | 32) : NULL;
-		unsigned v;
+	j->failed = true;
+	(void)cmd_failed(j->verb, "cannot read standard input: %m");
+	return 1;
+}
 
-		if (!d || (hex[i] < '0'))
-			return -EINVAL;
-		v = (unsigned)(d - digits);
-		out[i / 2] = (char)(i % 2 ? (unsigned char)out[i / 2] | v : v << 4);
+static int run_line(struct job *j, line_fn serve, const char *line, size_t n, uint64_t number)
+{
+	struct error err = ERROR_NONE;
+	json_t *out = serve(j->t, line, n, &err);
+
+	if (!out) {
+		error_prefix(&err, "line %llu", (unsigned long long)number);
+		j->failed = true;
+		(void)cmd_failed(j->verb, "%s", err.text);
+		out = json_pack("{s:s}", "error", err.text);
 	}
-	return 0;
+	if (!out)
+		return -ENOMEM;
+	/* ASCII: many readers take U+0085 and U+2028 for the end of a line. */
+	(void)json_dumpf(out, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
+	(void)putchar('\n');
+	json_decref(out);
+	/* Whoever asks line by line waits for the answer. */
+	return fflush(stdout) == 0 ? 0 : -errno;
 }
 
-static json_t *bytes_to_json(const char *s, size_t n)
-{
-	static const char digits[] = "0123456789abcdef";
-	cleanup_free_ char *hex = NULL;
-
-	if (utf8_is_valid(s, n))
-		return json_pack("{s:o}", "text", json_stringn_nocheck(s, n));
-	hex = malloc(n * 2 + 1);
-	if (!hex)
-		return NULL;
-	for (size_t i = 0; i < n; i++) {
-		hex[2 * i] = digits[(unsigned char)s[i] >> 4];
-		hex[2 * i + 1] = digits[(unsigned char)s[i] & 15];
-	}
-	return json_pack("{s:o}", "hex", json_stringn_nocheck(hex, n * 2));
-}
-
-static json_t *json_error(const char *text)
-{
-	return json_pack("{s:s}", "error", text);
-}
-
-static json_t *encode_line(const struct tokenizer *t, json_t *in)
-{
-	json_t *text = json_object_get(in, "text"), *hex = json_object_get(in, "hex"), *ids;
-	cleanup_free_ char *bytes = NULL;
-	cleanup_free_ uint32_t *out = NULL;
-	unsigned flags = 0;
-	const char *s;
-	size_t n, n_out;
-
-	if (!json_is_string(text) == !json_is_string(hex))
-		return json_error("wanted is either \"text\" or \"hex\", a string");
-	s = json_string_value(json_is_string(text) ? text : hex);
-	n = json_string_length(json_is_string(text) ? text : hex);
-	if (json_is_string(hex)) {
-		bytes = malloc(n / 2 + 1);
-		if (!bytes)
-			return NULL;
-		if (hex_decode(s, n, bytes) < 0)
-			return json_error("\"hex\" is not an even number of hexadecimal digits");
-		s = bytes;
-		n /= 2;
-	}
-	if (json_is_true(json_object_get(in, "add_special")))
-		flags |= TOKENIZER_ADD_SPECIAL;
-	if (json_is_true(json_object_get(in, "parse_special")))
-		flags |= TOKENIZER_PARSE_SPECIAL;
-	if (tokenizer_encode(t, s, n, flags, &out, &n_out) < 0)
-		return json_error("out of memory");
-	ids = json_array();
-	for (size_t i = 0; ids && i < n_out; i++)
-		(void)json_array_append_new(ids, json_integer(out[i]));
-	return json_pack("{s:o}", "ids", ids);
-}
-
-struct bytes {
-	char *s;
-	size_t n, room;
-};
-
-static int bytes_add(struct bytes *b, const char *s, size_t n)
-{
-	if (b->room - b->n < n) {
-		size_t room = num_max(b->room * 2, b->n + n + 256);
-		void *p = realloc(b->s, room);
-
-		if (!p)
-			return -ENOMEM;
-		b->s = p;
-		b->room = room;
-	}
-	if (n)
-		memcpy(b->s + b->n, s, n);
-	b->n += n;
-	return 0;
-}
-
-/* `first` stays true over control tokens: the blank is dropped at the start of the text. */
-static int bytes_add_token(
-	struct bytes *b, const struct tokenizer *t, uint64_t id, bool special, bool *first)
-{
-	const char *s;
-	size_t n;
-	int r;
-
-	if (id > UINT32_MAX)
-		return -ERANGE;
-	r = tokenizer_piece(t, (uint32_t)id, *first, special, &s, &n);
-	if (r < 0)
-		return r;
-	if (!tokenizer_is_control(t, (uint32_t)id))
-		*first = false;
-	return bytes_add(b, s, n);
-}
-
-static json_t *decode_line(const struct tokenizer *t, json_t *in)
-{
-	json_t *ids = json_object_get(in, "ids"), *one, *out;
-	bool special = json_is_true(json_object_get(in, "parse_special")), first = true;
-	struct bytes b = {0};
-	size_t i;
-
-	if (!json_is_array(ids))
-		return json_error("wanted is \"ids\", an array");
-	json_array_foreach(ids, i, one)
-	{
-		int r = -ERANGE;
-
-		if (json_is_integer(one) && json_integer_value(one) >= 0)
-			r = bytes_add_token(
-				&b, t, (uint64_t)json_integer_value(one), special, &first);
-		if (r < 0) {
-			free(b.s);
-			return json_error(
-				r == -ERANGE ? "an id is not in the vocabulary" : "out of memory");
-		}
-	}
-	out = bytes_to_json(b.n ? b.s : "", b.n);
-	free(b.s);
-	return out;
-}
-
-static int run_lines(struct job *j, json_t *(*serve)(const struct tokenizer *t, json_t *in))
+static int run_lines(struct job *j, line_fn serve)
 {
 	cleanup_free_ char *line = NULL;
+	uint64_t number = 0;
 	size_t room = 0;
 	ssize_t n;
+	int r = 0;
 
-	while ((n = getline(&line, &room, stdin)) >= 0) {
-		json_error_t why;
-		json_t *in, *out;
-
-		if (n && line[n - 1] == '\n')
+	while (!r && (n = getline(&line, &room, stdin)) >= 0) {
+		number++;
+		while (n && (line[n - 1] == '\n' || line[n - 1] == '\r'))
 			n--;
-		if (!n)
-			continue;
-		in = json_loadb(line, (size_t)n, JSON_ALLOW_NUL, &why);
-		out = in && json_is_object(in) ? serve(j->t, in)
-					       : json_error(in ? "not a JSON object" : why.text);
-		json_decref(in);
-		if (!out)
-			return -ENOMEM;
-		j->failed |= json_object_get(out, "error") != NULL;
-		(void)json_dumpf(out, stdout, JSON_COMPACT);
-		(void)putchar('\n');
-		(void)fflush(stdout);
-		json_decref(out);
+		if (n)
+			r = run_line(j, serve, line, (size_t)n, number);
 	}
-	return ferror(stdin) ? -EIO : 0;
+	if (r)
+		return r;
+	/* getline() also ends where there is no memory for a line. */
+	return feof(stdin) ? 0 : ferror(stdin) ? input_failed(j) : -ENOMEM;
 }
 
-static int read_all(struct bytes *b)
+static int read_all(struct job *j, struct tokenize_bytes *b)
 {
 	char buf[65536];
 	size_t n;
 
 	while ((n = fread(buf, 1, sizeof(buf), stdin)) > 0)
-		if (bytes_add(b, buf, n) < 0)
+		if (tokenize_bytes_add(b, buf, n) < 0)
 			return -ENOMEM;
-	return ferror(stdin) ? -EIO : 0;
+	return ferror(stdin) ? input_failed(j) : 0;
 }
 
 static int encode_all(struct job *j)
 {
 	cleanup_free_ uint32_t *ids = NULL;
-	struct bytes b = {0};
-	size_t n;
-	int r = read_all(&b);
+	struct tokenize_bytes b = {0};
+	size_t n = 0;
+	int r = read_all(j, &b);
 
 	if (!r)
 		r = tokenizer_encode(j->t, b.n ? b.s : "", b.n, 0, &ids, &n);
@@ -233,25 +136,48 @@ static int encode_all(struct job *j)
 	return r;
 }
 
+static int decode_words(struct job *j, char *words, struct tokenize_bytes *out)
+{
+	static const char between[] = " \t\r\n,";
+	bool first = true;
+	char *save = NULL;
+
+	for (char *word = strtok_r(words, between, &save); word;
+		word = strtok_r(NULL, between, &save)) {
+		uint64_t id;
+		int r;
+
+		if (num_parse_u64(word, 0, tokenizer_size(j->t) - 1, &id) < 0) {
+			j->failed = true;
+			(void)cmd_failed(j->verb,
+				"'%.64s' is no id of this vocabulary: wanted are numbers from 0 to "
+				"%u",
+				word, tokenizer_size(j->t) - 1);
+			return 0;
+		}
+		r = tokenize_bytes_add_id(out, j->t, (uint32_t)id, false, &first);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 static int decode_all(struct job *j)
 {
-	struct bytes in = {0}, out = {0};
-	bool first = true;
-	char *save, *word;
-	int r = read_all(&in);
+	struct tokenize_bytes in = {0}, out = {0};
+	int r = read_all(j, &in);
 
-	if (!r)
-		r = bytes_add(&in, "", 1);
-	word = r ? NULL : strtok_r(in.s, " \t\r\n,", &save);
-	for (; word && !r; word = strtok_r(NULL, " \t\r\n,", &save)) {
-		uint64_t id;
-
-		r = num_parse_u64(word, 0, UINT32_MAX, &id);
+	if (!r && in.n && memchr(in.s, '\0', in.n)) {
+		j->failed = true;
+		(void)cmd_failed(j->verb, "the input holds a NUL byte: wanted are ids as text");
+	} else {
 		if (!r)
-			r = bytes_add_token(&out, j->t, id, false, &first);
+			r = tokenize_bytes_add(&in, "", 1);
+		if (!r)
+			r = decode_words(j, in.s, &out);
+		if (!r && !j->failed)
+			(void)fwrite(out.n ? out.s : "", 1, out.n, stdout);
 	}
-	if (!r)
-		(void)fwrite(out.s, 1, out.n, stdout);
 	free(in.s);
 	free(out.s);
 	return r;
@@ -273,17 +199,18 @@ static int open_tokenizer(const char *path, struct tokenizer **ret, struct error
 static int run(int argc, char **argv, bool decode)
 {
 	struct error err = ERROR_NONE;
+	struct job j = {.verb = argv[0]};
 	const char *path = NULL;
-	struct job j = {0};
+	bool jsonl = false;
 	int r;
 
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
-			(void)fputs(help, stdout);
+			(void)fputs(decode ? help_detokenize : help_tokenize, stdout);
 			return CMD_OK;
 		}
 		if (!strcmp(argv[i], "--jsonl"))
-			j.jsonl = true;
+			jsonl = true;
 		else if (argv[i][0] == '-' || path)
 			return cmd_usage(argv[0], "unexpected argument '%s'", argv[i]);
 		else
@@ -294,13 +221,13 @@ static int run(int argc, char **argv, bool decode)
 	r = open_tokenizer(path, &j.t, &err);
 	if (r < 0)
 		return cmd_failed(argv[0], "%s", error_text(&err, r));
-	if (j.jsonl)
-		r = run_lines(&j, decode ? decode_line : encode_line);
+	if (jsonl)
+		r = run_lines(&j, decode ? detokenize_line : tokenize_line);
 	else
 		r = decode ? decode_all(&j) : encode_all(&j);
 	tokenizer_free(j.t);
-	if (r == -ERANGE || r == -EINVAL)
-		return cmd_failed(argv[0], "the input is not a list of ids of the vocabulary");
+	if (r == -E2BIG)
+		return cmd_failed(argv[0], "the text is longer than 2 GiB");
 	if (r < 0)
 		return cmd_failed(argv[0], "%s", error_text(NULL, r));
 	return j.failed ? CMD_FAILED : CMD_OK;
