@@ -242,10 +242,11 @@ static int preload(struct engine *e, const struct engine_config *config, struct 
 		store_get_stats(e->store, &stats);
 		if (stats.evictions)
 			break;
-		switch (store_acquire(e->store, at[0], at[1], false)) {
+		switch (store_acquire(e->store, at[0], at[1], 0)) {
 		case STORE_READY:
 		case STORE_READING:
 			started++;
+			store_submit(e->store);
 			break;
 		default:
 			break;

@@ -213,7 +213,8 @@ static void acquire(struct engine *e, struct context *c)
 
 		if (x->state != NEED_WANTED)
 			continue;
-		r = store_acquire(e->store, c->layer, x->expert, !x->asked);
+		r = store_acquire(e->store, c->layer, x->expert,
+			(x->asked ? 0 : STORE_DEMAND) | (c == live ? STORE_URGENT : 0));
 		x->asked = true;
 		if (r < 0)
 			need_fail(e, c, x, r);
@@ -403,6 +404,7 @@ int moe_advance(struct engine *e, struct context *c)
 		if (r < 0)
 			return r;
 		acquire(e, c);
+		store_submit(e->store);
 	}
 	collect(&b);
 	if (b.n)

@@ -61,10 +61,11 @@ struct store_slot {
 	uint64_t asked;	 /* so far into it */
 	uint32_t holds;
 	uint32_t withdrawn; /* by so many ranges; not in the free list while there is one */
-	uint32_t requests;  /* in flight or waiting for another try */
+	bool urgent;
+	uint32_t requests; /* in flight or waiting for another try */
 	int error;
 	struct store_layout layout;
-	struct list link; /* waiting: reads not yet asked for; or free: empty */
+	struct list link; /* urgent or waiting: reads not yet asked for; or free: empty */
 };
 
 struct store_class {
@@ -106,7 +107,7 @@ struct store {
 
 	struct store_request *requests;
 	uint32_t n_requests;
-	struct list free_requests, again, waiting;
+	struct list free_requests, again, urgent, waiting;
 	size_t in_flight;
 	uint64_t bytes_in_flight;
 	unsigned refused; /* submissions in a row that took nothing while nothing was in flight */
@@ -129,8 +130,12 @@ void store_slot_view(const struct store_slot *slot, struct store_view *ret);
 /* store-read.c */
 int store_reads_init(struct store *s, struct error *err);
 void store_reads_deinit(struct store *s);
-/* Starts reading into a slot that store_slot_take() gave. */
-void store_read_start(struct store *s, struct store_slot *slot);
+/* Queues the reads into a slot that store_slot_take() gave. */
+void store_read_start(struct store *s, struct store_slot *slot, bool urgent);
+/* Moves those reads that have not started before all that are not urgent. */
+void store_read_hurry(struct store *s, struct store_slot *slot);
+/* True where no read has started; then none will. */
+bool store_read_call_off(struct store_slot *slot);
 /* Submits as much as is sensible. */
 void store_read_pump(struct store *s);
 /* Takes results; their number or -errno. */

@@ -134,17 +134,35 @@ static uint64_t file_offset(const struct store_request *q, uint64_t done)
 	return q->slot->layout.segment[q->segment].offset + q->from + done;
 }
 
-void store_read_start(struct store *s, struct store_slot *slot)
+void store_read_start(struct store *s, struct store_slot *slot, bool urgent)
 {
-	list_append(&s->waiting, &slot->link);
+	list_append(urgent ? &s->urgent : &s->waiting, &slot->link);
+	slot->urgent = urgent;
 }
 
-/* The next request: one to be tried again, else the next piece of the first waiting slot. */
+void store_read_hurry(struct store *s, struct store_slot *slot)
+{
+	if (slot->state != SLOT_READING || slot->urgent || list_is_empty(&slot->link))
+		return;
+	list_remove(&slot->link);
+	store_read_start(s, slot, true);
+}
+
+bool store_read_call_off(struct store_slot *slot)
+{
+	if (slot->state != SLOT_READING || slot->segment > 0 || slot->asked > 0)
+		return false;
+	list_remove(&slot->link);
+	return true;
+}
+
+/* The next request: one to be tried again, else the next piece of the first slot. */
 static struct store_request *next_request(struct store *s)
 {
 	struct store_segment *segment;
 	struct store_request *q;
 	struct store_slot *slot;
+	struct list *waiting;
 	uint64_t left;
 
 	while (!list_is_empty(&s->again)) {
@@ -154,10 +172,11 @@ static struct store_request *next_request(struct store *s)
 			return q;
 		end_request(s, q); /* the slot is lost: no use in the rest */
 	}
-	if (list_is_empty(&s->waiting) || list_is_empty(&s->free_requests))
+	waiting = list_is_empty(&s->urgent) ? &s->waiting : &s->urgent;
+	if (list_is_empty(waiting) || list_is_empty(&s->free_requests))
 		return NULL;
 	q = list_entry(s->free_requests.next, struct store_request, link);
-	slot = list_entry(s->waiting.next, struct store_slot, link);
+	slot = list_entry(waiting->next, struct store_slot, link);
 	list_remove(&q->link);
 	segment = &slot->layout.segment[slot->segment];
 	left = segment->length - slot->asked;

@@ -18,6 +18,7 @@ int store_new(struct store **ret, const struct store_config *config, struct erro
 	s->config = *config;
 	list_init(&s->free_requests);
 	list_init(&s->again);
+	list_init(&s->urgent);
 	list_init(&s->waiting);
 	r = store_slots_init(s, err);
 	if (r == 0)
@@ -51,29 +52,23 @@ static struct store_slot *slot_of(struct store *s, const struct store_item *item
 
 static void let_go(struct store *s, struct store_slot *slot)
 {
-	if (--slot->holds == 0 && slot->state == SLOT_FAILED)
+	if (--slot->holds == 0 && (slot->state == SLOT_FAILED || store_read_call_off(slot)))
 		store_slot_clear(s, slot);
 }
 
 /* Of an expert that is in no slot. */
-static int begin(struct store *s, struct store_item *item)
+static int begin(struct store *s, struct store_item *item, bool urgent)
 {
 	struct store_slot *slot = store_slot_take(s, item);
-	int r;
 
 	if (!slot)
 		return STORE_BUSY;
 	slot->holds = 1;
-	store_read_start(s, slot);
-	store_read_pump(s);
-	if (slot->state != SLOT_FAILED)
-		return STORE_READING;
-	r = slot->error;
-	let_go(s, slot);
-	return r;
+	store_read_start(s, slot, urgent);
+	return STORE_READING;
 }
 
-int store_acquire(struct store *s, uint32_t group, uint32_t expert, bool demand)
+int store_acquire(struct store *s, uint32_t group, uint32_t expert, unsigned flags)
 {
 	struct store_item *item = store_item_find(s, group, expert);
 	struct store_slot *slot = slot_of(s, item);
@@ -83,15 +78,17 @@ int store_acquire(struct store *s, uint32_t group, uint32_t expert, bool demand)
 		return error_set(
 			&s->error, -EINVAL, "there is no expert %u in layer %u", expert, group);
 	}
-	if (demand && slot && slot->state == SLOT_READY)
+	if (flags & STORE_DEMAND && slot && slot->state == SLOT_READY)
 		s->stats.hits++;
-	else if (demand)
+	else if (flags & STORE_DEMAND)
 		s->stats.misses++;
 	if (!slot)
-		return begin(s, item);
+		return begin(s, item, flags & STORE_URGENT);
 	if (slot->state == SLOT_FAILED)
 		return slot->error;
 	slot->holds++;
+	if (flags & STORE_URGENT)
+		store_read_hurry(s, slot);
 	policy_touch(s->classes[slot->class].policy, slot->index);
 	return slot->state == SLOT_READY ? STORE_READY : STORE_READING;
 }
@@ -116,6 +113,11 @@ void store_release(struct store *s, uint32_t group, uint32_t expert)
 
 	if (slot && slot->holds > 0)
 		let_go(s, slot);
+}
+
+void store_submit(struct store *s)
+{
+	store_read_pump(s);
 }
 
 int store_reap(struct store *s, uint64_t timeout_ns)

@@ -65,19 +65,37 @@ enum store_state {
 	STORE_BUSY, /* no slot to be had now (all in use or in flight); try again after releases */
 };
 
+enum store_flags {
+	STORE_DEMAND =
+		1 << 0, /* counts one hit or miss: given once a step, not when asking again */
+	STORE_URGENT =
+		1 << 1, /* its reads go before all that are not urgent and not yet in flight */
+};
+
 /*
  * Asks for an expert that will be computed with.  READY and READING hold the slot (counted: one
- * release for each) until store_release().  demand counts one hit or miss: true once per step,
- * false when asking again.  Negative errno: the expert cannot be read (-EIO, -ENODATA, -ESTALE
- * ...); its slot is empty again, nothing is held, a later request tries anew.
+ * release for each) until store_release().  Reads start with the next store_submit() or
+ * store_reap().  Negative errno: the expert could not be read (-EIO, -ENODATA, -ESTALE ...) and
+ * others that hold it have not heard so yet; nothing is held.
  */
-int store_acquire(struct store *s, uint32_t group, uint32_t expert, bool demand);
+int store_acquire(struct store *s, uint32_t group, uint32_t expert, unsigned flags);
 
-/* State of an expert held by store_acquire(): STORE_READY (fills *ret), STORE_READING, or -errno.
+/*
+ * State of an expert held by store_acquire(): STORE_READY (fills *ret), STORE_READING, or -errno
+ * where it cannot be read: it is to be released all the same.
  */
 int store_poll(struct store *s, uint32_t group, uint32_t expert, struct store_view *ret);
 
-/* Gives a hold back, in any state (failed ones too). */
+/*
+ * Starts the reads of what was acquired since, all in one submission where they fit; for a caller
+ * that computes before its next store_reap(), which starts them too.
+ */
+void store_submit(struct store *s);
+
+/*
+ * Gives a hold back, in any state.  The last one of a failed expert empties its slot, so that a
+ * later request tries anew; the last one of an expert whose reads have not started calls them off.
+ */
 void store_release(struct store *s, uint32_t group, uint32_t expert);
 
 /*

@@ -145,7 +145,7 @@ static void check_one(struct store *s, uint32_t g, uint32_t e, unsigned *misses)
 {
 	struct store_expert x;
 	struct store_view view;
-	int r = store_acquire(s, g, e, true);
+	int r = store_acquire(s, g, e, STORE_DEMAND);
 
 	*misses += r == STORE_READING;
 	assert_true(r == STORE_READY || r == STORE_READING);

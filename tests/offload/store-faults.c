@@ -91,6 +91,16 @@ static struct world *start(size_t size, struct store_expert (*shape)(uint32_t, u
 	return w;
 }
 
+/* One read in flight, no more. */
+static struct world *start_shallow(size_t size)
+{
+	struct world *w = make(size, simple);
+
+	w->fake.depth = 1;
+	assert_int_equal(store_new(&w->store, &w->config, &w->err), 0);
+	return w;
+}
+
 static void end(struct world *w)
 {
 	store_free(w->store);
@@ -135,7 +145,7 @@ static int one_read(struct world *w, const struct fake_outcome *script, size_t n
 
 	w->fake.script = script;
 	w->fake.n_script = n;
-	r = store_acquire(w->store, 0, 0, true);
+	r = store_acquire(w->store, 0, 0, STORE_DEMAND);
 	if (r < 0)
 		return r;
 	assert_int_equal(r, STORE_READING);
@@ -197,10 +207,10 @@ static void test_eio(void **state)
 
 	w->fake.script = script;
 	w->fake.n_script = 2;
-	assert_int_equal(store_acquire(w->store, 0, 0, true), STORE_READING);
-	assert_int_equal(store_acquire(w->store, 0, 1, true), STORE_READING);
-	assert_int_equal(store_acquire(w->store, 0, 1, true), STORE_READING);
-	assert_int_equal(store_acquire(w->store, 0, 2, true), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 0, STORE_DEMAND), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 1, STORE_DEMAND), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 1, STORE_DEMAND), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 2, STORE_DEMAND), STORE_READING);
 	assert_int_equal(finish(w, 0, 1, &view), -EIO);
 	assert_non_null(strstr(store_error(w->store), "fake.gguf"));
 	assert_non_null(strstr(store_error(w->store), "expert 1 of layer 0"));
@@ -210,12 +220,12 @@ static void test_eio(void **state)
 	/* Two held the failed one: while one of them does, others hear of the failure too. */
 	store_release(w->store, 0, 1);
 	assert_int_equal(store_poll(w->store, 0, 1, &view), -EIO);
-	assert_int_equal(store_acquire(w->store, 0, 1, true), -EIO);
+	assert_int_equal(store_acquire(w->store, 0, 1, STORE_DEMAND), -EIO);
 	store_release(w->store, 0, 1);
 	assert_int_equal(store_poll(w->store, 0, 1, &view), -EINVAL);
 	store_get_stats(w->store, &stats);
 	assert_int_equal(stats.slots_used, 2);
-	assert_int_equal(store_acquire(w->store, 0, 1, true), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 1, STORE_DEMAND), STORE_READING);
 	check_ready(w, 0, 1);
 	assert_int_equal(w->fills, 3);
 	end(w);
@@ -231,17 +241,69 @@ static void test_nobody_waits(void **state)
 	w->fake.hold_back = true;
 	w->fake.script = script;
 	w->fake.n_script = 1;
-	assert_int_equal(store_acquire(w->store, 0, 0, true), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 0, STORE_DEMAND), STORE_READING);
+	store_submit(w->store);
 	store_release(w->store, 0, 0);
 	/* In flight: not to be had, though nobody holds it. */
-	assert_int_equal(store_acquire(w->store, 0, 1, true), STORE_BUSY);
+	assert_int_equal(store_acquire(w->store, 0, 1, STORE_DEMAND), STORE_BUSY);
 	w->fake.hold_back = false;
 	assert_int_equal(store_reap(w->store, 1), 1);
 	store_get_stats(w->store, &stats);
 	assert_int_equal(stats.slots_used, 0);
 	assert_int_equal(stats.bytes_useful, 0);
-	assert_int_equal(store_acquire(w->store, 0, 1, false), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 1, 0), STORE_READING);
 	check_ready(w, 0, 1);
+	end(w);
+}
+
+/* Nobody wants it any more before its reads have started: they never do. */
+static void test_called_off(void **state)
+{
+	struct world *w = start_shallow(2 * SLOT);
+	struct store_stats stats;
+
+	w->fake.hold_back = true;
+	assert_int_equal(store_acquire(w->store, 0, 0, STORE_DEMAND), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 1, STORE_DEMAND), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 1, STORE_DEMAND), STORE_READING);
+	store_submit(w->store);
+	assert_int_equal(store_in_flight(w->store), 1);
+	store_release(w->store, 0, 1);
+	assert_int_equal(store_acquire(w->store, 0, 2, 0), STORE_BUSY); /* held once more */
+	store_release(w->store, 0, 1);
+	assert_int_equal(store_acquire(w->store, 0, 2, 0), STORE_READING);
+	store_release(w->store, 0, 2);
+	w->fake.hold_back = false;
+	check_ready(w, 0, 0);
+	assert_int_equal(store_in_flight(w->store), 0);
+	store_get_stats(w->store, &stats);
+	assert_int_equal(stats.reads, 1);
+	assert_int_equal(stats.slots_used, 1);
+	assert_int_equal(store_acquire(w->store, 0, 1, 0), STORE_READING);
+	check_ready(w, 0, 1);
+	end(w);
+}
+
+/* Decode does not queue behind prefill, not even for an expert that both want. */
+static void test_urgent(void **state)
+{
+	struct world *w = start_shallow(8 * SLOT);
+	struct store_view view;
+
+	for (uint32_t e = 0; e < 6; e++)
+		assert_int_equal(store_acquire(w->store, 0, e, STORE_DEMAND), STORE_READING);
+	store_submit(w->store);
+	assert_int_equal(store_acquire(w->store, 0, 7, STORE_DEMAND | STORE_URGENT), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 4, STORE_DEMAND | STORE_URGENT), STORE_READING);
+	assert_int_equal(store_reap(w->store, 1), 1); /* the one in flight */
+	check_ready(w, 0, 0);
+	assert_int_equal(store_reap(w->store, 1), 1);
+	check_ready(w, 0, 7);
+	assert_int_equal(store_reap(w->store, 1), 1);
+	check_ready(w, 0, 4);
+	assert_int_equal(store_poll(w->store, 0, 1, &view), STORE_READING);
+	for (uint32_t e = 1; e < 6; e++)
+		check_ready(w, 0, e);
 	end(w);
 }
 
@@ -254,7 +316,7 @@ static void test_truncated(void **state)
 	assert_int_equal(ftruncate(w->fake.file.fd, 5000), 0);
 	assert_int_equal(one_read(w, NULL, 0), -ENODATA);
 	/* Wholly before expert 1. */
-	assert_int_equal(store_acquire(w->store, 0, 1, true), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 1, STORE_DEMAND), STORE_READING);
 	assert_int_equal(finish(w, 0, 1, &view), -ENODATA);
 	store_release(w->store, 0, 1);
 	end(w);
@@ -277,15 +339,15 @@ static void test_held_stays(void **state)
 	struct store_stats stats;
 
 	for (uint32_t e = 0; e < 3; e++)
-		assert_int_equal(store_acquire(w->store, 0, e, true), STORE_READING);
+		assert_int_equal(store_acquire(w->store, 0, e, STORE_DEMAND), STORE_READING);
 	for (uint32_t e = 0; e < 3; e++)
 		check_ready(w, 0, e);
-	assert_int_equal(store_acquire(w->store, 0, 5, true), STORE_BUSY);
-	assert_int_equal(store_acquire(w->store, 0, 1, true), STORE_READY);
+	assert_int_equal(store_acquire(w->store, 0, 5, STORE_DEMAND), STORE_BUSY);
+	assert_int_equal(store_acquire(w->store, 0, 1, STORE_DEMAND), STORE_READY);
 	store_release(w->store, 0, 1);
-	assert_int_equal(store_acquire(w->store, 0, 5, false), STORE_BUSY); /* still held once */
+	assert_int_equal(store_acquire(w->store, 0, 5, 0), STORE_BUSY); /* still held once */
 	store_release(w->store, 0, 1);
-	assert_int_equal(store_acquire(w->store, 0, 5, false), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 5, 0), STORE_READING);
 	check_ready(w, 0, 5);
 	check_ready(w, 0, 0);
 	check_ready(w, 0, 2);
@@ -297,8 +359,8 @@ static void test_held_stays(void **state)
 	store_release(w->store, 0, 1);
 	store_release(w->store, 9, 0);
 	store_release(w->store, 0, EXPERTS);
-	assert_int_equal(store_acquire(w->store, 0, EXPERTS, true), -EINVAL);
-	assert_int_equal(store_acquire(w->store, 2, 0, true), -EINVAL);
+	assert_int_equal(store_acquire(w->store, 0, EXPERTS, STORE_DEMAND), -EINVAL);
+	assert_int_equal(store_acquire(w->store, 2, 0, STORE_DEMAND), -EINVAL);
 	end(w);
 }
 
@@ -312,7 +374,10 @@ static void test_full_ring(void **state)
 	w->fake.n_submit_fails = 3;
 	w->fake.submit_fails = -EAGAIN;
 	for (uint32_t e = 0; e < 8; e++)
-		assert_int_equal(store_acquire(w->store, 1, e, true), STORE_READING);
+		assert_int_equal(store_acquire(w->store, 1, e, STORE_DEMAND), STORE_READING);
+	assert_int_equal(store_in_flight(w->store), 0);
+	for (unsigned i = 0; i < 4; i++)
+		store_submit(w->store);
 	assert_int_equal(store_in_flight(w->store), 1);
 	for (uint32_t e = 8; e-- > 0;)
 		check_ready(w, 1, e);
@@ -321,19 +386,22 @@ static void test_full_ring(void **state)
 	w = start(8 * SLOT, simple);
 	w->fake.n_submit_fails = 1;
 	w->fake.submit_fails = -ENOMEM;
-	assert_int_equal(store_acquire(w->store, 0, 0, true), -ENOMEM);
+	assert_int_equal(store_acquire(w->store, 0, 0, STORE_DEMAND), STORE_READING);
+	store_submit(w->store);
+	assert_int_equal(store_poll(w->store, 0, 0, &view), -ENOMEM);
+	store_release(w->store, 0, 0);
 	assert_int_equal(store_poll(w->store, 0, 0, &view), -EINVAL); /* nothing is held */
-	assert_int_equal(store_acquire(w->store, 0, 0, false), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 0, 0), STORE_READING);
 	check_ready(w, 0, 0);
 	/* Never taken: an error in the end, no endless wait. */
 	w->fake.n_submit_fails = UINT32_MAX;
 	w->fake.submit_fails = -EBUSY;
-	assert_int_equal(store_acquire(w->store, 0, 1, true), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 1, STORE_DEMAND), STORE_READING);
 	assert_int_equal(finish(w, 0, 1, &view), -EBUSY);
 	w->fake.n_submit_fails = 0;
 	w->fake.reap_fails = -EBADF;
 	store_release(w->store, 0, 1);
-	assert_int_equal(store_acquire(w->store, 0, 1, true), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 1, STORE_DEMAND), STORE_READING);
 	assert_int_equal(store_reap(w->store, 1), -EBADF);
 	assert_true(strlen(store_error(w->store)) > 0);
 	w->fake.reap_fails = 0;
@@ -348,12 +416,12 @@ static void test_stale_results(void **state)
 	struct io_read copy;
 
 	w->fake.hold_back = true;
-	assert_int_equal(store_acquire(w->store, 0, 0, true), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 0, STORE_DEMAND), STORE_READING);
 	copy = w->fake.pending[0];
 	w->fake.hold_back = false;
 	check_ready(w, 0, 0);
 	store_release(w->store, 0, 0);
-	assert_int_equal(store_acquire(w->store, 0, 1, true), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 1, STORE_DEMAND), STORE_READING);
 	/* The old tag once more, and one far out, before the awaited result. */
 	char scratch[4096] __attribute__((aligned(4096)));
 
@@ -381,7 +449,7 @@ static void test_sharing(void **state)
 
 	for (uint32_t g = 0; g < 2; g++)
 		for (uint32_t e = 0; e < EXPERTS; e++)
-			assert_true(store_acquire(w->store, g, e, true) >= 0);
+			assert_true(store_acquire(w->store, g, e, STORE_DEMAND) >= 0);
 	for (uint32_t g = 0; g < 2; g++)
 		for (uint32_t e = 0; e < EXPERTS; e++)
 			check_ready(w, g, e);
@@ -414,13 +482,13 @@ static void test_parts(void **state)
 	struct store_stats stats;
 
 	for (uint32_t e = 0; e < EXPERTS; e++) {
-		assert_int_equal(store_acquire(w->store, 0, e, true), STORE_READING);
+		assert_int_equal(store_acquire(w->store, 0, e, STORE_DEMAND), STORE_READING);
 		check_ready(w, 0, e);
 	}
 	store_get_stats(w->store, &stats);
 	assert_int_equal(stats.reads, 2 * EXPERTS);
 	for (uint32_t e = 0; e < EXPERTS; e++) {
-		assert_int_equal(store_acquire(w->store, 1, e, true), STORE_READING);
+		assert_int_equal(store_acquire(w->store, 1, e, STORE_DEMAND), STORE_READING);
 		check_ready(w, 1, e);
 	}
 	store_get_stats(w->store, &stats);
@@ -442,7 +510,7 @@ static void test_end_of_file(void **state)
 	fake_deinit(&w->fake);
 	fake_init(&w->fake, 1000003, ALIGN);
 	assert_int_equal(store_new(&w->store, &w->config, &w->err), 0);
-	assert_int_equal(store_acquire(w->store, 0, 0, true), STORE_READING);
+	assert_int_equal(store_acquire(w->store, 0, 0, STORE_DEMAND), STORE_READING);
 	check_ready(w, 0, 0);
 	end(w);
 }
@@ -468,11 +536,11 @@ static void test_classes(void **state)
 	/* One of each: both layers make progress, one expert at a time. */
 	w = start(small + large, two_sizes);
 	for (uint32_t g = 0; g < 2; g++) {
-		assert_int_equal(store_acquire(w->store, g, 0, true), STORE_READING);
+		assert_int_equal(store_acquire(w->store, g, 0, STORE_DEMAND), STORE_READING);
 		check_ready(w, g, 0);
-		assert_int_equal(store_acquire(w->store, g, 1, true), STORE_BUSY);
+		assert_int_equal(store_acquire(w->store, g, 1, STORE_DEMAND), STORE_BUSY);
 		store_release(w->store, g, 0);
-		assert_int_equal(store_acquire(w->store, g, 1, true), STORE_READING);
+		assert_int_equal(store_acquire(w->store, g, 1, STORE_DEMAND), STORE_READING);
 		check_ready(w, g, 1);
 	}
 	end(w);
@@ -546,7 +614,7 @@ static void test_withdraw(void **state)
 	struct store_stats stats;
 
 	for (uint32_t e = 0; e < EXPERTS; e++) {
-		assert_int_equal(store_acquire(w->store, 0, e, true), STORE_READING);
+		assert_int_equal(store_acquire(w->store, 0, e, STORE_DEMAND), STORE_READING);
 		check_ready(w, 0, e);
 		if (e > 0)
 			store_release(w->store, 0, e);
@@ -562,7 +630,7 @@ static void test_withdraw(void **state)
 	assert_int_equal(stats.slots, 16);
 	assert_int_equal(stats.slots_used, EXPERTS - 4);
 	for (uint32_t e = 0; e < EXPERTS; e++) {
-		int r = store_acquire(w->store, 0, e, true);
+		int r = store_acquire(w->store, 0, e, STORE_DEMAND);
 
 		assert_int_equal(r, e >= 1 && e <= 4 ? STORE_READING : STORE_READY);
 		check_ready(w, 0, e);
@@ -579,7 +647,7 @@ static void test_withdraw(void **state)
 	store_get_stats(w->store, &stats);
 	assert_int_equal(stats.slots, 20);
 	for (uint32_t e = 0; e < EXPERTS; e++) {
-		assert_true(store_acquire(w->store, 1, e, true) >= 0);
+		assert_true(store_acquire(w->store, 1, e, STORE_DEMAND) >= 0);
 		check_ready(w, 1, e);
 	}
 	store_get_stats(w->store, &stats);
@@ -594,7 +662,7 @@ static void test_free_in_flight(void **state)
 
 	w->fake.depth = 2;
 	for (uint32_t e = 0; e < 8; e++)
-		assert_int_equal(store_acquire(w->store, 0, e, true), STORE_READING);
+		assert_int_equal(store_acquire(w->store, 0, e, STORE_DEMAND), STORE_READING);
 	w->store = store_free(w->store);
 	assert_int_equal(w->fake.n_pending, 0);
 	assert_null(store_free(NULL));
@@ -608,6 +676,8 @@ int main(void)
 		cmocka_unit_test(test_passing_errors),
 		cmocka_unit_test(test_eio),
 		cmocka_unit_test(test_nobody_waits),
+		cmocka_unit_test(test_called_off),
+		cmocka_unit_test(test_urgent),
 		cmocka_unit_test(test_truncated),
 		cmocka_unit_test(test_replaced),
 		cmocka_unit_test(test_held_stays),

@@ -90,7 +90,8 @@ static unsigned holds_of_item(const struct model *m, uint32_t item)
 static void acquire(struct model *m, uint32_t g, uint32_t e)
 {
 	bool demand = fake_random(&m->seed) % 3 > 0;
-	int r = store_acquire(m->store, g, e, demand);
+	unsigned urgent = fake_random(&m->seed) % 4 ? 0 : STORE_URGENT;
+	int r = store_acquire(m->store, g, e, (demand ? STORE_DEMAND : 0) | urgent);
 	struct store_view view;
 
 	if (demand)
@@ -134,7 +135,7 @@ static void step(struct model *m)
 	uint32_t g = fake_random(&m->seed) % GROUPS, e = fake_random(&m->seed) % EXPERTS;
 	int r;
 
-	switch (fake_random(&m->seed) % 12) {
+	switch (fake_random(&m->seed) % 13) {
 	case 0:
 	case 1:
 	case 2:
@@ -164,6 +165,9 @@ static void step(struct model *m)
 			m->fake.n_submit_fails = 1 + fake_random(&m->seed) % 3;
 			m->fake.submit_fails = fake_random(&m->seed) % 4 ? -EAGAIN : -ENOMEM;
 		}
+		break;
+	case 9:
+		store_submit(m->store);
 		break;
 	default:
 		r = store_reap(m->store, fake_random(&m->seed) % 2);
@@ -236,7 +240,7 @@ static void run(uint32_t seed, size_t memory_size, unsigned faults)
 		uint32_t g = i / EXPERTS, e = i % EXPERTS;
 		int r;
 
-		while ((r = store_acquire(m->store, g, e, false)) == STORE_BUSY)
+		while ((r = store_acquire(m->store, g, e, 0)) == STORE_BUSY)
 			assert_true(store_reap(m->store, 1) >= 0);
 		assert_true(r >= 0);
 		while ((r = store_poll(m->store, g, e, &view)) == STORE_READING)
