@@ -8,6 +8,7 @@
 
 /* Machine */
 #define LIMIT_THREADS 256u
+#define LIMIT_MEMORY ((uint64_t)1 << 56) /* a budget; also keeps the sums of a plan in range */
 
 /* Model files (GGUF) */
 #define LIMIT_GGUF_HEADER ((uint64_t)512 << 20) /* metadata and tensor table together */

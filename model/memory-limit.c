@@ -50,6 +50,11 @@ static int read_meminfo(const char *root, uint64_t *total, uint64_t *available, 
 		     : 0;
 }
 
+static const char *group_file(bool v2)
+{
+	return v2 ? "memory.max" : "memory.limit_in_bytes";
+}
+
 /* Lowers *ret to the limit in a file, if there is one; "max" and absent files set none. */
 static void lower(struct memory_limit *ret, const char *folder, const char *file)
 {
@@ -99,51 +104,94 @@ static bool has_word(const char *list, size_t n, const char *word)
 	return false;
 }
 
-/*
- * Where a hierarchy is mounted, and which group its root shows (not "/" inside a container that has
- * no cgroup namespace).  v1: the one with the controller "memory".  False where there is none.
- */
-static bool find_mount(const char *mountinfo, bool v2, char mount[PATH_MAX], char top[PATH_MAX])
+/* mountinfo writes blanks, tabs, newlines and backslashes as "\\040". */
+static void unescape(char *s)
 {
-	const char *line = mountinfo;
+	char *to = s;
+
+	while (*s) {
+		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' &&
+			s[3] >= '0' && s[3] <= '7') {
+			*to++ = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
+			s += 4;
+		} else {
+			*to++ = *s++;
+		}
+	}
+	*to = '\0';
+}
+
+struct mount {
+	char top[PATH_MAX];   /* group that is seen at the mount point: "/", or a container's */
+	char point[PATH_MAX]; /* where */
+};
+
+/* The next mount of a hierarchy; v1: of the one with the controller "memory". */
+static bool next_mount(const char **mountinfo, bool v2, struct mount *ret)
+{
+	const char *line = *mountinfo;
 
 	while (line && *line) {
-		char root[PATH_MAX], point[PATH_MAX], options[PATH_MAX], type[64];
+		char options[PATH_MAX], type[64];
 		const char *end = strchr(line, '\n'), *rest = strstr(line, " - ");
+		bool found = rest && (!end || rest < end) &&
+			     sscanf(line, "%*s %*s %*s %4095s %4095s", ret->top, ret->point) == 2 &&
+			     sscanf(rest, " - %63s %*s %4095s", type, options) == 2 &&
+			     (v2 ? !strcmp(type, "cgroup2")
+				 : !strcmp(type, "cgroup") &&
+						     has_word(options, strlen(options), "memory"));
 
-		if (rest && (!end || rest < end) &&
-			sscanf(line, "%*s %*s %*s %4095s %4095s", root, point) == 2 &&
-			sscanf(rest, " - %63s %*s %4095s", type, options) == 2 &&
-			(v2 ? !strcmp(type, "cgroup2")
-			    : !strcmp(type, "cgroup") &&
-						has_word(options, strlen(options), "memory"))) {
-			(void)snprintf(mount, PATH_MAX, "%s", point);
-			(void)snprintf(top, PATH_MAX, "%s", root);
-			return true;
-		}
 		line = end ? end + 1 : NULL;
+		if (!found)
+			continue;
+		unescape(ret->top);
+		unescape(ret->point);
+		*mountinfo = line;
+		return true;
 	}
 	return false;
 }
 
+/* What is left of the group below what a mount shows; NULL where it shows other groups. */
+static const char *below(const char *group, const char *top)
+{
+	size_t n = strcmp(top, "/") ? strlen(top) : 0;
+
+	if (strncmp(group, top, n) != 0 || (group[n] && group[n] != '/'))
+		return NULL;
+	return group[n] ? group + n : "/";
+}
+
+/*
+ * One hierarchy may be mounted more than once, and show this group in one place only.  Where none
+ * does (the mount is from outside our cgroup namespace, or the group from outside the container),
+ * what lies at a mount point is still the nearest there is to an ancestor.
+ */
 static void lower_to_group(struct memory_limit *ret, const char *root, const char *mountinfo,
 	const char *group, size_t n, bool v2)
 {
-	char mount[PATH_MAX], top[PATH_MAX], name[PATH_MAX], full[2 * PATH_MAX];
-	size_t skip;
+	char name[PATH_MAX], full[2 * PATH_MAX], other[PATH_MAX] = "";
+	struct mount m;
+	bool shown = false;
 
-	if (n >= sizeof name || !find_mount(mountinfo, v2, mount, top))
+	if (n >= sizeof name)
 		return;
 	memcpy(name, group, n);
 	name[n] = '\0';
-	/* The path is from the root of the hierarchy, the mount may show a part of it only. */
-	skip = strcmp(top, "/") ? strlen(top) : 0;
-	if (skip && strncmp(name, top, skip) != 0)
-		skip = strlen(name);
-	(void)snprintf(full, sizeof full, "%s%s", root, mount);
-	if (strlen(full) < PATH_MAX)
-		lower_to_ancestors(ret, full, skip < strlen(name) ? name + skip : "/",
-			v2 ? "memory.max" : "memory.limit_in_bytes");
+	while (next_mount(&mountinfo, v2, &m)) {
+		const char *rest = below(name, m.top);
+
+		(void)snprintf(full, sizeof full, "%s%s", root, m.point);
+		if (strlen(full) >= PATH_MAX)
+			continue;
+		if (rest)
+			lower_to_ancestors(ret, full, rest, group_file(v2));
+		else if (!*other)
+			(void)snprintf(other, sizeof other, "%.*s", PATH_MAX - 1, full);
+		shown |= rest != NULL;
+	}
+	if (!shown && *other)
+		lower(ret, other, group_file(v2));
 }
 
 /* Lines "0::/group" (v2) and "4:cpu,memory:/group" (v1). */

@@ -286,6 +286,10 @@ static void divide(struct plan *p, const struct plan_input *in, const struct sha
 
 static int check_input(const struct plan_input *in, struct error *err)
 {
+	if (in->limit > LIMIT_MEMORY)
+		return error_set(err, -ERANGE,
+			"a memory limit of %" PRIu64 " bytes is more than any machine has",
+			in->limit);
 	if (in->context > LIMIT_CONTEXT)
 		return error_set(err, -ERANGE,
 			"a context of %" PRIu32 " positions; the limit is %" PRIu64, in->context,

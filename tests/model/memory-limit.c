@@ -137,6 +137,46 @@ static void container(void **state)
 	assert_int_equal(find(0).bytes, 200 * MIB);
 }
 
+/* The mount that shows this group counts, not the first of its kind; a blank in its name. */
+static void several_mounts(void **state)
+{
+	(void)state;
+	put("proc/self/cgroup", "0::/box/abc\n");
+	put("proc/self/mountinfo", "29 23 0:26 /box/ab /other rw - cgroup2 cgroup2 rw\n"
+				   "30 23 0:26 /box/abc /my\\040groups rw - cgroup2 cgroup2 rw\n");
+	put("other/memory.max", "1048576\n");
+	put("otherc/memory.max", "1048576\n");
+	put("my groups/memory.max", "314572800\n");
+	assert_int_equal(find(0).bytes, 300 * MIB);
+	assert_non_null(strstr(find(0).path, "/my groups/memory.max"));
+	/* None shows it: the mount point's own limit is all that is known. */
+	put("proc/self/cgroup", "0::/../elsewhere\n");
+	assert_int_equal(find(0).bytes, MIB);
+}
+
+/* v1 beside an empty v2; the least of all levels; a limit larger than the machine. */
+static void hybrid(void **state)
+{
+	(void)state;
+	put("proc/self/cgroup", "12:memory:/u/s/x\n1:name=systemd:/u\n0::/u\n");
+	put("proc/self/mountinfo",
+		"33 31 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+		"34 31 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n");
+	put("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+	put("sys/fs/cgroup/memory/u/s/x/memory.limit_in_bytes", "9223372036854771712\n");
+	assert_int_equal(find(0).bytes, 2048 * MIB - MEMORY_LIMIT_RESERVE);
+	assert_int_equal(find(0).source, MEMORY_LIMIT_AVAILABLE);
+	assert_int_equal(find(3000 * MIB).bytes, 3000 * MIB);
+	put("sys/fs/cgroup/memory/u/s/memory.limit_in_bytes", "524288000\n");
+	put("sys/fs/cgroup/memory/u/memory.limit_in_bytes", "629145600\n");
+	assert_int_equal(find(0).bytes, 500 * MIB);
+	assert_int_equal(find(3000 * MIB).bytes, 500 * MIB);
+	/* Allowed by the group, but not there. */
+	put("sys/fs/cgroup/memory/u/s/memory.limit_in_bytes", "3145728000\n");
+	put("sys/fs/cgroup/memory/u/memory.limit_in_bytes", "3145728000\n");
+	assert_int_equal(find(0).bytes, 2048 * MIB - MEMORY_LIMIT_RESERVE);
+}
+
 static void broken(void **state)
 {
 	struct memory_limit m;
@@ -160,6 +200,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(v2, setup, teardown),
 		cmocka_unit_test_setup_teardown(v1, setup, teardown),
 		cmocka_unit_test_setup_teardown(container, setup, teardown),
+		cmocka_unit_test_setup_teardown(several_mounts, setup, teardown),
+		cmocka_unit_test_setup_teardown(hybrid, setup, teardown),
 		cmocka_unit_test_setup_teardown(broken, setup, teardown),
 	};
 
