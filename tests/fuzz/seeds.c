@@ -46,6 +46,7 @@ int main(int argc, char **argv)
 	if (argc != 2)
 		return 2;
 	model.layers = 1;
+	model.vocabulary = 3; /* as many as there are words */
 	r = write_seed(argv[1], "mixtral", &model, 0);
 	model.dense = true;
 	r |= write_seed(argv[1], "llama", &model, 0);
