@@ -40,6 +40,7 @@ static int populate(char *p, size_t n)
 
 static int take(struct mem_arena *a, char *p, size_t n, struct error *err)
 {
+	struct rlimit limit = {0};
 	int r = populate(p, n);
 
 	if (r < 0)
@@ -51,16 +52,17 @@ static int take(struct mem_arena *a, char *p, size_t n, struct error *err)
 		return 0;
 	}
 	r = -errno;
-	if (a->flags & MEM_TRY_LOCK)
+	if (a->flags & MEM_TRY_LOCK) {
+		/* All or nothing: what is locked in part is not kept in memory either. */
+		(void)munlock(a->base, a->size);
+		a->locked = 0;
+		a->flags &= ~(unsigned)MEM_TRY_LOCK;
 		return 0;
-
-	struct rlimit limit = {0};
-
+	}
 	(void)getrlimit(RLIMIT_MEMLOCK, &limit);
 	return error_errno(err, r,
-		"cannot lock %zu MiB of memory (the locking limit is %llu KiB; raise LimitMEMLOCK= "
-		"of "
-		"the service or `ulimit -l`)",
+		"cannot lock %zu MiB of memory (the locking limit is %llu KiB; raise "
+		"LimitMEMLOCK= of the service or `ulimit -l`)",
 		a->size >> 20, (unsigned long long)limit.rlim_cur >> 10);
 }
 
@@ -87,9 +89,10 @@ int mem_arena_new(struct mem_arena **ret, size_t size, unsigned flags, mem_progr
 		return r;
 	}
 	a->base = (char *)num_align_up((uintptr_t)a->map, MEM_HUGE_PAGE);
-	/* Both are advice: without them the arena is slower or dumped, not wrong. */
+	/* Advice: without it the arena is slower, dumped, or counted twice in a fork; not wrong. */
 	(void)madvise(a->base, a->size, MADV_HUGEPAGE);
 	(void)madvise(a->base, a->size, MADV_DONTDUMP);
+	(void)madvise(a->base, a->size, MADV_DONTFORK);
 
 	for (size_t done = 0; done < a->size;) {
 		size_t n = num_min(a->size - done, MEM_CHUNK);
@@ -103,6 +106,7 @@ int mem_arena_new(struct mem_arena **ret, size_t size, unsigned flags, mem_progr
 		if (progress)
 			progress(progress_arg, done, a->size);
 	}
+	a->flags = a->locked ? MEM_LOCK : 0; /* what is taken again is to be as the rest */
 	*ret = a;
 	return 0;
 }
@@ -163,7 +167,12 @@ int mem_arena_give_back(struct mem_arena *a, void *p, size_t n)
 
 int mem_arena_take_again(struct mem_arena *a, void *p, size_t n)
 {
+	int r;
+
 	if (!is_part(a, p, n))
 		return -EINVAL;
-	return take(a, p, n, NULL);
+	r = take(a, p, n, NULL);
+	if (r < 0)
+		(void)madvise(p, n, MADV_DONTNEED);
+	return r;
 }

@@ -3,8 +3,9 @@
 
 /*
  * The arena: one contiguous reservation of anonymous memory, taken in chunks of MEM_CHUNK bytes
- * with transparent huge pages, populated, locked, and kept out of core dumps.  Everything large in
- * the daemon lives here, so that the memory limit is one number known at start-up.
+ * with transparent huge pages, populated, locked, and kept out of core dumps and forked children.
+ * Everything large in the daemon lives here, so that the memory limit is one number known at
+ * start-up.
  *
  * Allocation is by bump pointer: parts are never freed one by one.  Whole chunks inside a part may
  * be given back to the kernel and taken again (pressure); their content is lost.
@@ -27,7 +28,7 @@ typedef void (*mem_progress_fn)(void *arg, size_t done, size_t all);
 
 enum mem_arena_flags {
 	MEM_LOCK = 1 << 0, /* mlock every chunk; failing is an error that names RLIMIT_MEMLOCK */
-	MEM_TRY_LOCK = 1 << 1, /* mlock, but go on without (mem_arena_locked() tells) */
+	MEM_TRY_LOCK = 1 << 1, /* mlock all, or else nothing (mem_arena_locked() tells) */
 };
 
 /*
@@ -52,7 +53,7 @@ void *mem_arena_base(const struct mem_arena *a);
 
 /*
  * Gives the pages [p, p + n) back (munlock, MADV_DONTNEED) or takes them again (populate, lock).
- * p and n are multiples of MEM_HUGE_PAGE within the arena.  0 or -errno.
+ * p and n are multiples of MEM_HUGE_PAGE within the arena.  0 or -errno: not taken then.
  */
 int mem_arena_give_back(struct mem_arena *a, void *p, size_t n);
 int mem_arena_take_again(struct mem_arena *a, void *p, size_t n);

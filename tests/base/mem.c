@@ -12,8 +12,13 @@
 
 #include <cmocka.h>
 
+#include <linux/capability.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
+#include "cleanup.h"
 #include "mem.h"
 
 #define MIB ((size_t)1 << 20)
@@ -98,7 +103,134 @@ static void test_give_back(void **state)
 	mem_arena_free(a);
 }
 
-/* root ignores the limit, so this proves something only for others; CI runs both. */
+/* In a child without the right to lock more than the limit says, which root has. */
+static void in_child(void (*fn)(void))
+{
+	int status;
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+		struct __user_cap_data_struct caps[2];
+
+		if (syscall(SYS_capget, &header, caps) < 0)
+			_exit(2);
+		caps[0].effective &= ~(1u << CAP_IPC_LOCK);
+		if (syscall(SYS_capset, &header, caps) < 0)
+			_exit(2);
+		fn();
+		_exit(3); /* fn() ends the child itself */
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* That n bytes are too many; under a sanitizer mlock(2) does nothing and always succeeds. */
+static bool is_refused(size_t n)
+{
+	void *p = mmap(NULL, n, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool refused = mlock(p, n) < 0;
+
+	return munmap(p, n) == 0 && refused;
+}
+
+static void expect_refused(rlim_t limit, int code)
+{
+	struct rlimit low = {limit, limit};
+	struct error err = ERROR_NONE;
+	struct mem_arena *a = NULL;
+	bool ok = setrlimit(RLIMIT_MEMLOCK, &low) == 0;
+
+	if (ok && !is_refused(MIB))
+		_exit(0);
+	ok = ok && mem_arena_new(&a, 4 * MIB, MEM_LOCK, NULL, NULL, &err) == code && !a &&
+	     strstr(err.text, "LimitMEMLOCK=") && strstr(err.text, "ulimit -l") &&
+	     mem_arena_new(&a, 4 * MIB, MEM_TRY_LOCK, NULL, NULL, NULL) == 0 &&
+	     mem_arena_locked(a) == 0;
+
+	mem_arena_free(a);
+	_exit(ok ? 0 : 1);
+}
+
+static void little_may_be_locked(void)
+{
+	expect_refused(65536, -ENOMEM);
+}
+
+static void nothing_may_be_locked(void)
+{
+	expect_refused(0, -EPERM);
+}
+
+/* The first chunk can be locked, the second cannot: all or nothing. */
+static void part_may_be_locked(void)
+{
+	struct rlimit low = {65 * MIB, 65 * MIB};
+	struct error err = ERROR_NONE;
+	struct mem_arena *a = NULL;
+	bool ok = setrlimit(RLIMIT_MEMLOCK, &low) < 0 || /* not allowed that much */
+		  !is_refused(66 * MIB) ||
+		  (mem_arena_new(&a, 66 * MIB, MEM_LOCK, NULL, NULL, &err) == -ENOMEM && !a &&
+			  mem_arena_new(&a, 66 * MIB, MEM_TRY_LOCK, NULL, NULL, &err) == 0 &&
+			  mem_arena_locked(a) == 0 && (mem_arena_free(a), true) &&
+			  mem_arena_new(&a, 64 * MIB, MEM_LOCK, NULL, NULL, &err) == 0 &&
+			  mem_arena_locked(a) == 64 * MIB);
+
+	mem_arena_free(a);
+	_exit(ok ? 0 : 1);
+}
+
+static void no_address_space(void)
+{
+	struct rlimit low = {1 << 20, 1 << 20};
+	struct error err = ERROR_NONE;
+	struct mem_arena *a = NULL;
+	bool ok = setrlimit(RLIMIT_AS, &low) == 0 &&
+		  mem_arena_new(&a, 4 * MIB, MEM_LOCK, NULL, NULL, &err) == -ENOMEM && !a &&
+		  strstr(err.text, "address space");
+
+	_exit(ok ? 0 : 1);
+}
+
+static void test_refused(void **state)
+{
+	in_child(little_may_be_locked);
+	in_child(nothing_may_be_locked);
+	in_child(part_may_be_locked);
+	in_child(no_address_space);
+}
+
+/* What the kernel knows of the arena: not dumped ("dd"), not inherited ("dc"). */
+static void test_flags(void **state)
+{
+	cleanup_free_ char *line = NULL;
+	struct mem_arena *a;
+	unsigned long base, begin, end;
+	bool inside = false, seen = false;
+	size_t room = 0;
+	FILE *f;
+
+	assert_int_equal(mem_arena_new(&a, 2 * MIB, 0, NULL, NULL, NULL), 0);
+	base = (unsigned long)(uintptr_t)mem_arena_base(a);
+	f = fopen("/proc/self/smaps", "re");
+	assert_non_null(f);
+	while (getline(&line, &room, f) > 0) {
+		if (sscanf(line, "%lx-%lx ", &begin, &end) == 2)
+			inside = begin <= base && base < end;
+		if (!inside || strncmp(line, "VmFlags:", 8) != 0)
+			continue;
+		seen = true;
+		assert_non_null(strstr(line, " dd"));
+		assert_non_null(strstr(line, " dc"));
+	}
+	assert_true(seen);
+	assert_int_equal(fclose(f), 0);
+	mem_arena_free(a);
+}
+
+/* root ignores the limit; test_refused() is for it. */
 static void test_lock_limit(void **state)
 {
 	struct rlimit old, low = {.rlim_cur = 65536};
@@ -128,6 +260,8 @@ int main(void)
 		cmocka_unit_test(test_too_large),
 		cmocka_unit_test(test_give_back),
 		cmocka_unit_test(test_lock_limit),
+		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_flags),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
