@@ -23,6 +23,7 @@
 #define ALIGN_MAX 65536u
 #define PAGE 4096u
 #define WINDOW ((size_t)1 << 20)
+#define PROBES 8u
 
 #ifndef STATX_DIOALIGN
 #define STATX_DIOALIGN 0x2000u
@@ -85,15 +86,34 @@ static int64_t count_cached(int fd, uint64_t offset, size_t n)
 }
 
 /*
- * Some file systems take O_DIRECT and go through the page cache all the same.  Reads one page and
- * looks for it there; where it was there before (or the kernel will not tell) nothing is learnt and
- * the answer is no.
+ * Reads one place and looks for it in the page cache: 1 it is there, 0 it is not, -EAGAIN where it
+ * was before or the kernel will not tell.
+ */
+static int probe(int fd, uint64_t at, void *buffer)
+{
+	/* A file just written has dirty pages, which are not let go. */
+	(void)sync_file_range(fd, (off_t)at, ALIGN_MAX,
+		SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+	(void)posix_fadvise(fd, (off_t)at, ALIGN_MAX, POSIX_FADV_DONTNEED);
+	if (count_cached(fd, at, PAGE) != 0)
+		return -EAGAIN;
+	if (pread(fd, buffer, ALIGN_MAX, (off_t)at) <= 0)
+		return -EAGAIN;
+	if (count_cached(fd, at, PAGE) <= 0)
+		return 0;
+	(void)posix_fadvise(fd, (off_t)at, ALIGN_MAX, POSIX_FADV_DONTNEED);
+	return 1;
+}
+
+/*
+ * Some file systems take O_DIRECT and go through the page cache all the same.  Where no place of
+ * the file tells, the answer is no.
  */
 static bool is_buffered_silently(int fd, uint64_t size)
 {
 	cleanup_free_ void *buffer = NULL;
 	struct statfs fs;
-	uint64_t at = num_align_down(size / 2, ALIGN_MAX);
+	int r = -EAGAIN;
 
 	if (fstatfs(fd, &fs) == 0 &&
 		(fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC ||
@@ -101,15 +121,9 @@ static bool is_buffered_silently(int fd, uint64_t size)
 		return true;
 	if (posix_memalign(&buffer, ALIGN_MAX, ALIGN_MAX) != 0)
 		return false;
-	(void)posix_fadvise(fd, (off_t)at, PAGE, POSIX_FADV_DONTNEED);
-	if (count_cached(fd, at, PAGE) != 0)
-		return false;
-	if (pread(fd, buffer, ALIGN_MAX, (off_t)at) <= 0)
-		return false;
-	if (count_cached(fd, at, PAGE) <= 0)
-		return false;
-	(void)posix_fadvise(fd, (off_t)at, ALIGN_MAX, POSIX_FADV_DONTNEED);
-	return true;
+	for (uint64_t i = 1; r < 0 && i < PROBES; i++)
+		r = probe(fd, num_align_down(size / PROBES * i, ALIGN_MAX), buffer);
+	return r > 0;
 }
 
 /* O_NONBLOCK so that a FIFO or a device does not hold us; taken away again, since io_uring would
@@ -154,9 +168,12 @@ int file_open(struct file *ret, const char *path, struct error *err)
 		f.direct = false;
 	if (f.direct && is_buffered_silently(fd, (uint64_t)st.st_size))
 		f.direct = false;
-	/* Buffered reads must not read ahead of what was asked for: it would have to be dropped. */
-	if (!f.direct)
+	/* Plainly buffered then, without reading ahead: that would have to be dropped as well. */
+	if (!f.direct) {
+		if (fcntl(fd, F_SETFL, flags & ~(O_NONBLOCK | O_DIRECT)) < 0)
+			return error_errno(err, -errno, "cannot open '%s'", path);
 		(void)posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
+	}
 	f.fd = steal_fd(fd);
 	f.size = (uint64_t)st.st_size;
 	f.device = st.st_dev;
