@@ -57,6 +57,7 @@ struct shape {
 	uint64_t experts;   /* all */
 	uint64_t slots_all; /* bytes of slots for all of them */
 	uint64_t slots_least;
+	uint64_t cycle; /* experts of a token */
 };
 
 const char *plan_use_name(enum plan_use use)
@@ -121,8 +122,10 @@ static int shape_make(struct shape *s, const struct desc *d)
 	int r = 0;
 
 	for (uint32_t l = 0; !r && l < d->n_layers; l++)
-		if (d->layers[l].moe)
+		if (d->layers[l].moe) {
 			r = add_class(s, slot_bytes(d, l), d->layers[l].shared ? 1 : d->experts);
+			s->cycle += d->layers[l].shared ? 1 : d->top_k;
+		}
 	for (size_t i = 0; !r && i < s->n_classes; i++) {
 		uint64_t n = num_min(s->classes[i].experts, (uint64_t)d->top_k * 2), bytes;
 
@@ -255,6 +258,9 @@ static void count_slots(struct plan *p, const struct desc *d, const struct shape
 		p->slots += (uint64_t)(share * (double)s->classes[i].experts);
 	p->slots_per_layer = s->moe_layers ? (double)p->slots / s->moe_layers : 0;
 	p->expected_hit = s->experts ? (double)p->slots / (double)s->experts : 1;
+	/* The oldest is given up, and layers come round in turn: it is the one that is next. */
+	if (p->slots < s->cycle)
+		p->expected_hit = 0;
 	p->bytes_per_token = (double)desc_cycle_bytes(d) * (1 - p->expected_hit);
 }
 
@@ -333,4 +339,30 @@ int plan_make(struct plan *ret, const struct plan_input *in, struct error *err)
 	divide(&p, in, s);
 	*ret = p;
 	return 0;
+}
+
+uint64_t plan_half_reads(const struct plan_input *in, const struct plan *p)
+{
+	struct plan_input try = *in;
+	uint64_t low = p->limit, high = p->limit;
+	struct plan q = *p;
+
+	if (p->bytes_per_token <= 0)
+		return 0;
+	while (q.bytes_per_token > p->bytes_per_token / 2) {
+		low = high;
+		high *= 2;
+		try.limit = high;
+		if (plan_make(&q, &try, NULL) < 0)
+			return 0;
+	}
+	/* To the megabyte: nobody sets a limit more finely. */
+	while (high - low > (uint64_t)1 << 20) {
+		try.limit = low + (high - low) / 2;
+		if (plan_make(&q, &try, NULL) == 0 && q.bytes_per_token <= p->bytes_per_token / 2)
+			high = try.limit;
+		else
+			low = try.limit;
+	}
+	return high;
 }

@@ -47,8 +47,10 @@ struct plan {
 	uint32_t live_rows, bulk_rows;
 	uint64_t slots;		/* experts that fit, over all size classes */
 	double slots_per_layer; /* mean */
-	double expected_hit; /* share of a token's experts found in slots, under uniform routing */
-	double bytes_per_token; /* expected reads */
+	double expected_hit;	/* share of a token's experts found in slots, were all equally
+				   likely; 0 below one token cycle, where each is given up before
+				   its layer's turn comes again */
+	double bytes_per_token; /* expected reads of one session that decodes */
 };
 
 /*
@@ -62,3 +64,6 @@ const char *plan_use_name(enum plan_use use);
 
 /* 0; -ENOMEM with *err naming the smallest limit that works (ret->floor is set then too). */
 int plan_make(struct plan *ret, const struct plan_input *in, struct error *err);
+
+/* The least limit at which p->bytes_per_token is half of p's or less; 0 where nothing is read. */
+uint64_t plan_half_reads(const struct plan_input *in, const struct plan *p);

@@ -37,9 +37,26 @@ struct options {
 	bool json;
 };
 
-static void print_text(const struct plan *p, const struct desc *d)
+static void print_reads(const struct plan *p, uint64_t half)
 {
 	char a[NUM_SIZE_TEXT_MAX], b[NUM_SIZE_TEXT_MAX];
+
+	(void)printf("token cycle:    %s of experts; about %s read per token\n",
+		num_format_size(p->cycle, a), num_format_size((uint64_t)p->bytes_per_token, b));
+	(void)printf(
+		"                (%.0f %% of experts found in slots, were all equally likely)\n",
+		100 * p->expected_hit);
+	if (p->expected_hit == 0)
+		(void)printf(
+			"                the slots hold less than one token cycle: every token "
+			"reads all of it\n");
+	if (half)
+		(void)printf("half the reads: with %s\n", num_format_size(half, a));
+}
+
+static void print_text(const struct plan *p, const struct desc *d, uint64_t half)
+{
+	char a[NUM_SIZE_TEXT_MAX];
 
 	(void)printf("%s under %s\n\n", *d->name ? d->name : d->arch, num_format_size(p->limit, a));
 	for (int u = 0; u < PLAN_USES; u++)
@@ -57,30 +74,30 @@ static void print_text(const struct plan *p, const struct desc *d)
 	if (d->experts)
 		(void)printf("slots:          %" PRIu64 " experts, %.1f per layer of %" PRIu32 "\n",
 			p->slots, p->slots_per_layer, d->experts);
-	(void)printf(
-		"token cycle:    %s; about %s read per token (%.0f %% found in slots, were all "
-		"experts equally likely)\n",
-		num_format_size(p->cycle, a), num_format_size((uint64_t)p->bytes_per_token, b),
-		100 * p->expected_hit);
+	if (d->experts)
+		print_reads(p, half);
 	(void)printf(
 		"smallest limit: %s (%" PRIu64 " bytes)\n", num_format_size(p->floor, a), p->floor);
 }
 
-static json_t *to_json(const struct plan *p, const struct desc *d, bool fits, const char *reason)
+static json_t *to_json(
+	const struct plan *p, const struct desc *d, uint64_t half, const char *reason)
 {
 	json_t *use = json_object();
+	bool fits = !reason;
 
 	for (int u = 0; fits && u < PLAN_USES; u++)
 		json_object_set_new(use, plan_use_name(u), json_integer((json_int_t)p->use[u]));
 	return json_pack("{s:b, s:s*, s:I, s:I, s:o, s:I, s:I, s:i, s:i, s:i, s:I, s:f, s:f, s:f, "
-			 "s:i, s:i, s:I, s:I}",
+			 "s:I, s:i, s:i, s:I, s:I}",
 		"fits", fits, "reason", reason, "limit", (json_int_t)p->limit, "floor",
 		(json_int_t)p->floor, "use", use, "arena", (json_int_t)p->arena, "token_cycle",
 		(json_int_t)p->cycle, "context", (int)p->context, "live_rows", (int)p->live_rows,
 		"bulk_rows", (int)p->bulk_rows, "slots", (json_int_t)p->slots, "slots_per_layer",
 		p->slots_per_layer, "expected_hit", p->expected_hit, "bytes_per_token",
-		p->bytes_per_token, "experts", (int)d->experts, "top_k", (int)d->top_k,
-		"dense_bytes", (json_int_t)desc_dense_bytes(d), "kv_bytes_per_position",
+		p->bytes_per_token, "half_reads_limit", (json_int_t)half, "experts",
+		(int)d->experts, "top_k", (int)d->top_k, "dense_bytes",
+		(json_int_t)desc_dense_bytes(d), "kv_bytes_per_position",
 		(json_int_t)(desc_kv_bytes(d, 64) / 64));
 }
 
@@ -96,7 +113,7 @@ static int report(const struct options *o, const struct gguf *g, const struct de
 		.daemon = true,
 	};
 	struct plan p = {0};
-	uint64_t whole = 0;
+	uint64_t whole = 0, half;
 	int r;
 
 	if (strchr(o->memory, '%')) {
@@ -110,8 +127,9 @@ static int report(const struct options *o, const struct gguf *g, const struct de
 	r = plan_make(&p, &in, &err);
 	if (r < 0 && !p.floor)
 		return cmd_failed(VERB, "%s", error_text(&err, r));
+	half = r < 0 ? 0 : plan_half_reads(&in, &p);
 	if (o->json) {
-		json_t *all = to_json(&p, d, r == 0, r < 0 ? error_text(&err, r) : NULL);
+		json_t *all = to_json(&p, d, half, r < 0 ? error_text(&err, r) : NULL);
 
 		if (!all)
 			return cmd_failed(VERB, "out of memory");
@@ -119,7 +137,7 @@ static int report(const struct options *o, const struct gguf *g, const struct de
 		(void)putchar('\n');
 		json_decref(all);
 	} else if (r == 0) {
-		print_text(&p, d);
+		print_text(&p, d, half);
 	}
 	return r < 0 ? cmd_failed(VERB, "%s", error_text(&err, r)) : CMD_OK;
 }

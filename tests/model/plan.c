@@ -129,6 +129,36 @@ static void asked_for(void **state)
 	desc_free(d);
 }
 
+/* Below one token cycle nothing is found again, and the plan says so, and what would help. */
+static void below_a_cycle(void **state)
+{
+	struct desc *d = model_new();
+	struct plan_input in = {.desc = d, .limit = 1, .threads = 1};
+	struct plan p, q;
+	uint64_t half;
+
+	(void)state;
+	assert_int_equal(plan_make(&p, &in, NULL), -ENOMEM);
+	in.limit = p.floor;
+	assert_int_equal(plan_make(&p, &in, NULL), 0);
+	assert_true(p.slots < (uint64_t)d->n_layers * d->top_k);
+	assert_true(p.expected_hit == 0);
+	assert_true(p.bytes_per_token == (double)p.cycle);
+	half = plan_half_reads(&in, &p);
+	in.limit = half;
+	assert_int_equal(plan_make(&q, &in, NULL), 0);
+	assert_true(q.bytes_per_token <= p.bytes_per_token / 2);
+	in.limit = half - 2 * MIB;
+	assert_int_equal(plan_make(&q, &in, NULL), 0);
+	assert_true(q.bytes_per_token > p.bytes_per_token / 2);
+	in.limit = (uint64_t)1 << 40;
+	assert_int_equal(plan_make(&q, &in, NULL), 0);
+	assert_int_equal(plan_half_reads(&in, &q), 0);
+	in.limit = UINT64_MAX;
+	assert_int_equal(plan_make(&q, &in, NULL), -ERANGE);
+	desc_free(d);
+}
+
 /* Experts that share an extent take one slot a layer. */
 static void shared(void **state)
 {
@@ -150,6 +180,7 @@ int main(void)
 		cmocka_unit_test(adds_up),
 		cmocka_unit_test(floor_is_exact),
 		cmocka_unit_test(asked_for),
+		cmocka_unit_test(below_a_cycle),
 		cmocka_unit_test(shared),
 	};
 
