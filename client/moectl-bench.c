@@ -122,7 +122,8 @@ static double ratio(double a, double b)
 static int bench_print(struct bench *b, uint64_t wall_ns)
 {
 	double prefill = ratio((double)b->prompt_tokens, seconds(b->prefill_ns));
-	double decode = ratio((double)b->generated, seconds(b->decode_ns));
+	/* The first token of an answer is prefill's. */
+	double decode = ratio((double)(b->generated - b->n_ttft), seconds(b->decode_ns));
 	double aggregate = ratio((double)b->generated, seconds(wall_ns));
 	double hit_rate = ratio((double)b->hits, (double)(b->hits + b->misses));
 	double io_share = ratio((double)b->io_wait_ns, (double)(b->prefill_ns + b->decode_ns));
@@ -146,7 +147,7 @@ static int bench_print(struct bench *b, uint64_t wall_ns)
 		     "read         %10.1f MB, useful %.1f MB\nI/O wait     %10.1f %%\n",
 		prefill, decode, aggregate, p50, p99, hit_rate * 100, (double)b->bytes_read / 1e6,
 		(double)b->bytes_useful / 1e6, io_share * 100);
-	return fflush(stdout) == EOF ? complain("cannot write the result") : EXIT_OK;
+	return output_end();
 }
 
 static int bench_start(struct bench *b)
@@ -217,26 +218,29 @@ static int ping_once(const struct options *o, struct moe *m, double *ret_us)
 	return complain("%s", *moe_last_error(m) ? moe_last_error(m) : moe_strerror(k));
 }
 
+static int ping_print(const struct options *o, double *us)
+{
+	double p50 = percentile(us, o->count, 50), p99 = percentile(us, o->count, 99);
+
+	if (o->json)
+		return json_print(json_pack("{s:f,s:f,s:I,s:b}", "p50_us", p50, "p99_us", p99,
+			"count", (json_int_t)o->count, "busy", o->busy));
+	(void)printf("%llu round trips, %s: p50 %.2f us, p99 %.2f us\n",
+		(unsigned long long)o->count, o->busy ? "spinning" : "sleeping", p50, p99);
+	return output_end();
+}
+
 int verb_ping(const struct options *o)
 {
-	double *us = calloc(o->count, sizeof(*us)), p50, p99;
+	double *us = calloc(o->count, sizeof(*us));
 	struct moe *m = NULL;
 	int k;
 
 	k = us ? daemon_open(o, &m, NULL) : complain("out of memory");
 	for (uint64_t i = 0; i < o->count && k == 0; i++)
 		k = ping_once(o, m, &us[i]);
-	if (k == 0) {
-		p50 = percentile(us, o->count, 50);
-		p99 = percentile(us, o->count, 99);
-		if (o->json)
-			k = json_print(json_pack("{s:f,s:f,s:I,s:b}", "p50_us", p50, "p99_us", p99,
-				"count", (json_int_t)o->count, "busy", o->busy));
-		else
-			(void)printf("%llu round trips, %s: p50 %.2f us, p99 %.2f us\n",
-				(unsigned long long)o->count, o->busy ? "spinning" : "sleeping",
-				p50, p99);
-	}
+	if (k == 0)
+		k = ping_print(o, us);
 	moe_close(m);
 	free(us);
 	return k;

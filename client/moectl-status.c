@@ -79,7 +79,7 @@ static int status_print(const struct options *o, const struct moe_event *e)
 		return json_print(value);
 	show("", value, 0);
 	json_decref(value);
-	return fflush(stdout) == EOF ? complain("cannot write the status") : EXIT_OK;
+	return output_end();
 }
 
 /* Waits for the one answer. */

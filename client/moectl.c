@@ -228,7 +228,7 @@ static int options_parse(int argc, char **argv, const struct verb_info *v, struc
 	int c;
 
 	options_for(v ? v->verb : 0, table);
-	optind = 1;
+	optind = 0; /* from the start, with the order of this table */
 	while ((c = getopt_long(argc, argv, v ? "" : "+", table, NULL)) != -1) {
 		switch (c) {
 		case 'h':
@@ -239,7 +239,10 @@ static int options_parse(int argc, char **argv, const struct verb_info *v, struc
 			o->socket = optarg;
 			break;
 		case '?':
-			return EXIT_USAGE; /* getopt has said what */
+			/* getopt has said what. */
+			(void)fprintf(stderr, "moectl: see moectl %s%s--help\n", v ? v->name : "",
+				v ? " " : "");
+			return EXIT_USAGE;
 		default:
 			if (option_take(o, option_table[c - 256].name, optarg))
 				return EXIT_USAGE;
@@ -253,8 +256,12 @@ int main(int argc, char **argv)
 	struct options o = {
 		.top_p = 1, .prompt_tokens = 128, .clients = 1, .repeat = 1, .count = 1000};
 	const struct verb_info *v = NULL;
+	static char name[] = "moectl"; /* for getopt's messages */
 	int k;
 
+	if (argc < 1)
+		return EXIT_USAGE;
+	argv[0] = name;
 	k = options_parse(argc, argv, NULL, &o);
 	if (k >= 0)
 		return k;

@@ -28,6 +28,24 @@ struct options {
 	uint64_t top_k, seed, max_tokens, prompt_tokens, clients, repeat, count;
 };
 
+struct answer {
+	char *text;
+	size_t length, room;
+	json_t *ids;
+	struct moe_event done; /* its figures */
+};
+
+/* Submits with the options of the command line and prints what comes.  An exit status. */
+int answer_get(const struct options *o, struct moe *m, struct moe_session *s,
+	struct moe_request *r, struct answer *a);
+void answer_deinit(struct answer *a);
+
+/* The figures of MOE_DONE: timing and cache.  NULL: out of memory. */
+json_t *done_json(const struct moe_event *e);
+
+/* A conversation on a terminal.  An exit status. */
+int talk(const struct options *o, struct moe *m);
+
 /* The verbs; each returns an exit status. */
 int verb_status(const struct options *o);
 int verb_prompt(const struct options *o);
@@ -53,8 +71,20 @@ void interrupts_catch(void);
 int interrupts(void);
 void interrupts_reset(void);
 
+/* Waits until standard input can be read; false: a signal came. */
+bool input_wait(void);
+
 /* All of standard input, or the text given; to be freed.  NULL: complained about. */
 char *text_read(const struct options *o, size_t *ret_length);
+
+/* To standard output; a terminal is shown no control characters. */
+void text_print(const char *text, size_t n);
+
+/* Flushes standard output.  An exit status. */
+int output_end(void);
+
+/* What is no JSON number becomes null. */
+json_t *json_number(double v);
 
 /* A JSON string of bytes; what is no UTF-8 becomes U+FFFD. */
 json_t *json_text(const char *text, size_t length);
