@@ -132,9 +132,45 @@ struct sums {
 	int32_t high[32][16];
 } __attribute__((aligned(64)));
 
-/* 32 columns, or only 16. */
-INLINE void multiply_large(
-	uint32_t type, bool two, const struct scaled *w, const int8_t *x, size_t x_stride)
+/* Columns whose sums are known, and whose float steps are still to be done. */
+struct known {
+	const struct scaled *w;
+	const struct sums *s;
+	const uint8_t *x;
+	size_t x_stride;
+	size_t cols;
+	float (*acc)[16];
+};
+
+/* The float steps of columns [from, to) of a block. */
+INLINE void add_large(uint32_t type, const struct known *k, size_t from, size_t to)
+{
+	const struct scaled *w = k->w;
+
+	for (size_t c = from; c < to && c < k->cols; c++) {
+		const struct kernels_q256 *b = (const void *)(k->x + c * k->x_stride);
+		__m512 dx = _mm512_set1_ps(b->d), a = _mm512_load_ps(k->acc[c]);
+		__m512i sum = _mm512_load_si512(k->s->high[c]), min = _mm512_setzero_si512();
+
+		sum = _mm512_slli_epi32(sum, type == KERNELS_Q6_K ? 8 : 3);
+		sum = _mm512_add_epi32(sum, _mm512_load_si512(k->s->low[c]));
+		a = _mm512_fmadd_ps(_mm512_mul_ps(w->d, dx), _mm512_cvtepi32_ps(sum), a);
+		if (type != KERNELS_Q6_K) {
+			for (int j = 0; j < 4; j++)
+				min = _mm512_dpwssd_epi32(min, w->pair[j],
+					_mm512_set1_epi32((int)quant_u32(&b->pairs[2 * j])));
+			a = _mm512_fmadd_ps(_mm512_mul_ps(w->m, dx), _mm512_cvtepi32_ps(min), a);
+		}
+		_mm512_store_ps(k->acc[c], a);
+	}
+}
+
+/*
+ * Sums of 32 columns, or only 16, stay in the tiles.  While they multiply, the float steps of the
+ * columns before are done, in pieces small enough for the processor to have both in view.
+ */
+INLINE void multiply_large(uint32_t type, bool two, const struct scaled *w, const int8_t *x,
+	size_t x_stride, const struct known *before)
 {
 	const size_t row = 64;
 
@@ -144,7 +180,7 @@ INLINE void multiply_large(
 		ZERO(2);
 		ZERO(3);
 	}
-	for (int k = 0; k < 4; k++) {
+	for (size_t k = 0; k < 4; k++) {
 		LOAD(4, x + 64 * k, x_stride);
 		LOAD(6, w->low + 16 * k, row);
 		LOAD(7, w->high + 16 * k, row);
@@ -153,14 +189,15 @@ INLINE void multiply_large(
 			SIGNED(1, 4, 7);
 		else
 			UNSIGNED(1, 4, 7);
-		if (!two)
-			continue;
-		LOAD(5, x + 16 * x_stride + 64 * k, x_stride);
-		UNSIGNED(2, 5, 6);
-		if (type == KERNELS_Q6_K)
-			SIGNED(3, 5, 7);
-		else
-			UNSIGNED(3, 5, 7);
+		if (two) {
+			LOAD(5, x + 16 * x_stride + 64 * k, x_stride);
+			UNSIGNED(2, 5, 6);
+			if (type == KERNELS_Q6_K)
+				SIGNED(3, 5, 7);
+			else
+				UNSIGNED(3, 5, 7);
+		}
+		add_large(type, before, 8 * k, 8 * k + 8);
 	}
 }
 
@@ -176,60 +213,34 @@ INLINE void store_large(bool two, struct sums *out)
 	}
 }
 
-/* The float steps of a block. */
-INLINE void add_large(uint32_t type, const struct scaled *w, const struct sums *s, const uint8_t *x,
-	size_t x_stride, size_t cols, float acc[][16])
-{
-	for (size_t c = 0; c < cols; c++) {
-		const struct kernels_q256 *b = (const void *)(x + c * x_stride);
-		__m512 dx = _mm512_set1_ps(b->d), a = _mm512_load_ps(acc[c]);
-		__m512i sum = _mm512_load_si512(s->high[c]), min = _mm512_setzero_si512();
-
-		sum = _mm512_slli_epi32(sum, type == KERNELS_Q6_K ? 8 : 3);
-		sum = _mm512_add_epi32(sum, _mm512_load_si512(s->low[c]));
-		a = _mm512_fmadd_ps(_mm512_mul_ps(w->d, dx), _mm512_cvtepi32_ps(sum), a);
-		if (type != KERNELS_Q6_K) {
-			for (int j = 0; j < 4; j++)
-				min = _mm512_dpwssd_epi32(min, w->pair[j],
-					_mm512_set1_epi32((int)quant_u32(&b->pairs[2 * j])));
-			a = _mm512_fmadd_ps(_mm512_mul_ps(w->m, dx), _mm512_cvtepi32_ps(min), a);
-		}
-		_mm512_store_ps(acc[c], a);
-	}
-}
-
-/* One block of all columns, 32 at a time; the tiles multiply while the last ones' sums are added.
- */
+/* One block of all columns, 32 at a time. */
 INLINE void block_large(uint32_t type, const struct scaled *w, struct work *k, size_t at)
 {
 	int8_t padded[32][256] __attribute__((aligned(64)));
 	struct sums sums;
-	size_t pieces = (k->cols + 31) / 32;
+	struct known known = {.w = w, .s = &sums, .x_stride = k->x_stride};
 
-	for (size_t i = 0; i <= pieces; i++) {
-		const uint8_t *x = k->x + at + 32 * i * k->x_stride;
-		size_t left = k->cols - 32 * i, stride = k->x_stride;
+	for (size_t c = 0; c < k->cols; c += 32) {
+		const uint8_t *x = k->x + at + c * k->x_stride;
+		const int8_t *q = (const int8_t *)(x + offsetof(struct kernels_q256, q));
+		size_t left = k->cols - c, stride = k->x_stride;
 
-		if (i < pieces) {
-			const int8_t *q = (const int8_t *)(x + offsetof(struct kernels_q256, q));
-
-			if (left < 32 && left % 16) {
-				for (size_t c = 0; c < left; c++)
-					memcpy(padded[c], q + c * stride, 256);
-				q = padded[0];
-				stride = 256;
-			}
-			if (left > 16)
-				multiply_large(type, true, w, q, stride);
-			else
-				multiply_large(type, false, w, q, stride);
+		if (left < 32 && left % 16) {
+			for (size_t i = 0; i < left; i++)
+				memcpy(padded[i], q + i * stride, 256);
+			q = padded[0];
+			stride = 256;
 		}
-		if (i)
-			add_large(type, w, &sums, x - 32 * k->x_stride, k->x_stride,
-				left + 32 < 32 ? left + 32 : 32, k->acc + 32 * (i - 1));
-		if (i < pieces)
-			store_large(left > 16, &sums);
+		if (left > 16)
+			multiply_large(type, true, w, q, stride, &known);
+		else
+			multiply_large(type, false, w, q, stride, &known);
+		store_large(left > 16, &sums);
+		known.x = x;
+		known.acc = k->acc + c;
+		known.cols = left < 32 ? left : 32;
 	}
+	add_large(type, &known, 0, 32);
 }
 
 INLINE void rows_large(
