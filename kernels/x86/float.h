@@ -91,9 +91,15 @@ static inline __attribute__((always_inline)) void float_dots(enum float_type typ
 				vec_fma(a, b[0], sum[r * cols + c]), sum[r * cols + c], left);
 		}
 	}
-	for (size_t r = 0; r < rows; r++)
-		for (size_t c = 0; c < cols; c++)
+	for (size_t c = 0; c < cols; c++) {
+		if (rows == 4) {
+			vec_trees(sum[c], sum[cols + c], sum[2 * cols + c], sum[3 * cols + c],
+				out + c * out_stride);
+			continue;
+		}
+		for (size_t r = 0; r < rows; r++)
 			out[c * out_stride + r] = vec_tree(sum[r * cols + c]);
+	}
 }
 
 static inline __attribute__((always_inline)) void float_product(
@@ -314,74 +320,139 @@ void TIER(f16_to_f32)(float *out, const uint16_t *x, size_t n)
 		vec_store_part(out + i, vec_load_f16_part(x + i, left), left);
 }
 
-/* Weighted values of dimensions at + [0, 16 * parts), keys ascending, merged into the state. */
-static inline __attribute__((always_inline)) void float_values(const struct kernels_attention *a,
-	enum float_type type, const float *p, size_t keys, size_t at, size_t parts, float *state,
-	float old, float new)
-{
-	const uint8_t *v = a->v;
-	struct vec s[4];
+/* A few queries of one call, with what their block of keys gives them. */
+struct float_queries {
+	const struct kernels_attention *a;
+	enum float_type type;
+	size_t first;
+	size_t common;		/* keys that all of them have */
+	float p[VEC_BLOCK][64]; /* scores, then weights */
+	float old[VEC_BLOCK], new[VEC_BLOCK];
+};
 
-	for (size_t k = 0; k < parts; k++)
-		s[k] = vec_set(0);
-	for (size_t j = 0; j < keys; j++) {
-		struct vec f = vec_set(p[j]);
+static inline float *float_state(const struct float_queries *t, size_t i)
+{
+	return t->a->state + (t->first + i) * kernels_attention_state(t->a->head);
+}
+
+static inline __attribute__((always_inline)) void float_scores(struct float_queries *t, size_t n)
+{
+	const struct kernels_attention *a = t->a;
+	size_t stride = a->head * (t->type == FLOAT_F32 ? 4 : 2), j, step = n == 1 ? 4 : VEC_BLOCK;
+	const float *q = a->q + t->first * a->q_stride;
+	const uint8_t *k = a->k;
+
+	for (j = 0; j + step <= t->common; j += step)
+		float_dots(t->type, k + j * stride, stride, step, (const void *)q, a->q_stride * 4,
+			n, a->head, &t->p[0][j], 64);
+	for (size_t i = 0, from = j; i < n; i++, q += a->q_stride) {
+		for (j = from; j + 4 <= a->keys[t->first + i]; j += 4)
+			float_dots(t->type, k + j * stride, stride, 4, (const void *)q, 0, 1,
+				a->head, &t->p[i][j], 0);
+		for (; j < a->keys[t->first + i]; j++)
+			float_dots(t->type, k + j * stride, stride, 1, (const void *)q, 0, 1,
+				a->head, &t->p[i][j], 0);
+	}
+}
+
+/* Scores into weights, and maximum and sum into the state. */
+static inline void float_weights(struct float_queries *t, size_t i)
+{
+	float *state = float_state(t, i), *p = t->p[i], m, sum, largest;
+	size_t keys = t->a->keys[t->first + i];
+	struct vec scale = vec_set(t->a->scale);
+
+	/* Past the last key lies room, which nobody reads. */
+	for (size_t j = 0; j < keys; j += 16)
+		vec_store(p + j, vec_mul(vec_load(p + j), scale));
+	m = float_maximum(p, keys);
+	sum = float_exps(p, p, keys, m);
+	largest = m > state[0] ? m : state[0];
+	t->old[i] = kernels_exp(state[0] - largest);
+	t->new[i] = kernels_exp(m - largest);
+	state[0] = largest;
+	state[1] = fmaf(state[1], t->old[i], sum * t->new[i]);
+}
+
+/* Weighted values of dimensions at + [0, 16 * parts), keys ascending, merged into the state. */
+static inline __attribute__((always_inline)) void float_values(
+	const struct float_queries *t, size_t n, size_t at, size_t parts)
+{
+	const struct kernels_attention *a = t->a;
+	struct vec s[VEC_BLOCK][4];
+	const uint8_t *v = a->v;
+
+	for (size_t i = 0; i < n; i++)
+		for (size_t k = 0; k < parts; k++)
+			s[i][k] = vec_set(0);
+	for (size_t j = 0; j < t->common; j++) {
+		struct vec x[4];
 
 		for (size_t k = 0; k < parts; k++)
-			s[k] = vec_fma(f, float_load(type, v, j * a->head + at + 16 * k), s[k]);
+			x[k] = float_load(t->type, v, j * a->head + at + 16 * k);
+		for (size_t i = 0; i < n; i++)
+			for (size_t k = 0; k < parts; k++)
+				s[i][k] = vec_fma(vec_set(t->p[i][j]), x[k], s[i][k]);
 	}
-	for (size_t k = 0; k < parts; k++) {
-		float *o = state + at + 16 * k;
+	for (size_t i = 0; i < n; i++) {
+		float *o = float_state(t, i) + 2 + at;
 
-		vec_store(o, vec_fma(vec_load(o), vec_set(old), vec_mul(s[k], vec_set(new))));
+		for (size_t j = t->common; j < a->keys[t->first + i]; j++)
+			for (size_t k = 0; k < parts; k++)
+				s[i][k] = vec_fma(vec_set(t->p[i][j]),
+					float_load(t->type, v, j * a->head + at + 16 * k), s[i][k]);
+		for (size_t k = 0; k < parts; k++)
+			vec_store(o + 16 * k, vec_fma(vec_load(o + 16 * k), vec_set(t->old[i]),
+						      vec_mul(s[i][k], vec_set(t->new[i]))));
 	}
+}
+
+/* One dimension, where a head is no multiple of 16. */
+static inline void float_value(const struct float_queries *t, size_t i, size_t at)
+{
+	float *o = float_state(t, i) + 2 + at, v = 0, x[16];
+
+	for (size_t j = 0; j < t->a->keys[t->first + i]; j++) {
+		vec_store(x, float_load_part(t->type, t->a->v, j * t->a->head + at, 1));
+		v = fmaf(t->p[i][j], x[0], v);
+	}
+	*o = fmaf(*o, t->old[i], v * t->new[i]);
+}
+
+static inline __attribute__((always_inline)) void float_queries(
+	const struct kernels_attention *a, enum float_type type, size_t first, size_t n)
+{
+	struct float_queries t = {.a = a, .type = type, .first = first, .common = 64};
+	/* One query alone has latency to hide. */
+	size_t parts = n == 1 ? 4 : VEC_BLOCK, at;
+
+	for (size_t i = 0; i < n; i++)
+		t.common = a->keys[first + i] < t.common ? a->keys[first + i] : t.common;
+	float_scores(&t, n);
+	for (size_t i = 0; i < n; i++)
+		float_weights(&t, i);
+	for (at = 0; at + 16 * parts <= a->head; at += 16 * parts)
+		float_values(&t, n, at, parts);
+	for (; at + 16 <= a->head; at += 16)
+		float_values(&t, n, at, 1);
+	for (; at < a->head; at++)
+		for (size_t i = 0; i < n; i++)
+			float_value(&t, i, at);
 }
 
 static inline __attribute__((always_inline)) void float_attention(
 	const struct kernels_attention *a, enum float_type type)
 {
-	size_t width = type == FLOAT_F32 ? 4 : 2, stride = a->head * width;
-	float p[64];
+	size_t i = 0;
 
-	for (size_t i = 0; i < a->n_q; i++) {
-		const float *q = a->q + i * a->q_stride;
-		float *state = a->state + i * kernels_attention_state(a->head);
-		size_t keys = a->keys[i], j, at;
-		float m, sum, largest, old, new;
-
-		for (j = 0; j + 4 <= keys; j += 4)
-			float_dots(type, (const uint8_t *)a->k + j * stride, stride, 4,
-				(const void *)q, 0, 1, a->head, p + j, 0);
-		for (; j < keys; j++)
-			float_dots(type, (const uint8_t *)a->k + j * stride, stride, 1,
-				(const void *)q, 0, 1, a->head, p + j, 0);
-		for (j = 0; j < keys; j++)
-			p[j] *= a->scale;
-		m = float_maximum(p, keys);
-		sum = float_exps(p, p, keys, m);
-		largest = m > state[0] ? m : state[0];
-		old = kernels_exp(state[0] - largest);
-		new = kernels_exp(m - largest);
-		state[0] = largest;
-		state[1] = fmaf(state[1], old, sum * new);
-		state += 2;
-		for (at = 0; at + 64 <= a->head; at += 64)
-			float_values(a, type, p, keys, at, 4, state, old, new);
-		for (; at + 16 <= a->head; at += 16)
-			float_values(a, type, p, keys, at, 1, state, old, new);
-		for (; at < a->head; at++) {
-			float v = 0;
-
-			for (j = 0; j < keys; j++) {
-				struct vec e = float_load_part(type, a->v, j * a->head + at, 1);
-				float x[16];
-
-				vec_store(x, e);
-				v = fmaf(p[j], x[0], v);
-			}
-			state[at] = fmaf(state[at], old, v * new);
-		}
+	for (; i + VEC_BLOCK <= a->n_q; i += VEC_BLOCK)
+		float_queries(a, type, i, VEC_BLOCK);
+	if (VEC_BLOCK > 2 && i + 2 <= a->n_q) {
+		float_queries(a, type, i, 2);
+		i += 2;
 	}
+	for (; i < a->n_q; i++)
+		float_queries(a, type, i, 1);
 }
 
 void TIER(attention)(const struct kernels_attention *a)

@@ -13,6 +13,9 @@ struct vec {
 	__m256 b; /* 8 to 15 */
 };
 
+/* So many by so many sums, and as many operands, stay in registers. */
+#define VEC_BLOCK 2
+
 /* All ones in lanes base + i below n. */
 static inline __m256i vec_mask(size_t n, int base)
 {
@@ -153,6 +156,21 @@ static inline float vec_tree(struct vec x)
 
 	q = _mm_add_ps(q, _mm_movehl_ps(q, q));
 	return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+
+/* The same of four, side by side. */
+static inline void vec_trees(struct vec x, struct vec y, struct vec z, struct vec w, float out[4])
+{
+	__m256 a = _mm256_add_ps(x.a, x.b), b = _mm256_add_ps(y.a, y.b);
+	__m256 c = _mm256_add_ps(z.a, z.b), d = _mm256_add_ps(w.a, w.b);
+
+	a = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+	c = _mm256_add_ps(_mm256_permute2f128_ps(c, d, 0x20), _mm256_permute2f128_ps(c, d, 0x31));
+	/* Two of x and two of z in the lower half, of y and w in the upper. */
+	a = _mm256_add_ps(_mm256_shuffle_ps(a, c, 0x44), _mm256_shuffle_ps(a, c, 0xee));
+	a = _mm256_add_ps(a, _mm256_permute_ps(a, 0xb1));
+	a = _mm256_permute_ps(a, 0x08);
+	_mm_storeu_ps(out, _mm_unpacklo_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)));
 }
 
 static inline float vec_largest(struct vec x)

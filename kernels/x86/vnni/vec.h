@@ -11,6 +11,9 @@ struct vec {
 	__m512 v;
 };
 
+/* So many by so many sums, and as many operands, stay in registers. */
+#define VEC_BLOCK 4
+
 static inline __mmask16 vec_mask(size_t n)
 {
 	return (__mmask16)((1u << n) - 1);
@@ -127,6 +130,22 @@ static inline float vec_tree(struct vec a)
 
 	q = _mm_add_ps(q, _mm_movehl_ps(q, q));
 	return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+
+/* The same of four, side by side. */
+static inline void vec_trees(struct vec a, struct vec b, struct vec c, struct vec d, float out[4])
+{
+	__m512 x = _mm512_add_ps(
+		_mm512_shuffle_f32x4(a.v, b.v, 0x44), _mm512_shuffle_f32x4(a.v, b.v, 0xee));
+	__m512 y = _mm512_add_ps(
+		_mm512_shuffle_f32x4(c.v, d.v, 0x44), _mm512_shuffle_f32x4(c.v, d.v, 0xee));
+
+	x = _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
+	x = _mm512_add_ps(x, _mm512_permute_ps(x, 0x4e));
+	x = _mm512_add_ps(x, _mm512_permute_ps(x, 0xb1));
+	/* The first of each four lanes. */
+	x = _mm512_maskz_compress_ps(0x1111, x);
+	_mm_storeu_ps(out, _mm512_castps512_ps128(x));
 }
 
 static inline float vec_largest(struct vec a)
