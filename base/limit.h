@@ -46,6 +46,8 @@
 /* Clients */
 #define LIMIT_CLIENTS 256u
 #define LIMIT_CLIENTS_PER_USER 32u
+#define LIMIT_CLIENTS_PLANNED 16u /* the memory plan counts segments of so many, of 256 KiB rings */
+#define LIMIT_CLIENTS_REFUSED 8u  /* above their limit, to be told so */
 #define LIMIT_SESSIONS_PER_CLIENT 16u
 #define LIMIT_REQUESTS_PER_USER 64u /* queued */
 #define LIMIT_RECORD 16384u	    /* one record in a ring, header included */
@@ -54,6 +56,7 @@
 #define LIMIT_TURNS 1024u		  /* chat turns of one request */
 #define LIMIT_PROMPT ((uint64_t)16 << 20) /* text of one request */
 #define LIMIT_REQUESTS 4096u		  /* of all users, queued or running */
+#define LIMIT_HELLO_MS 10000u		  /* for the greeting of a client */
 #define LIMIT_REQUEST_OUTPUT 32768u	  /* answers buffered for a client that does not read */
 
 /* Configuration */

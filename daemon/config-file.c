@@ -88,7 +88,8 @@ static int config_on_key(struct config_parser *p, const yaml_event_t *e)
 		if (!strcmp(p->groups[i], name))
 			return config_refuse(
 				p, &e->start_mark, "the key '%s' stands here twice", name);
-	(void)snprintf(p->groups[p->n_groups++], CONFIG_NAME_MAX, "%.*s", CONFIG_NAME_MAX - 1, name);
+	(void)snprintf(
+		p->groups[p->n_groups++], CONFIG_NAME_MAX, "%.*s", CONFIG_NAME_MAX - 1, name);
 	(void)snprintf(p->key, sizeof p->key, "%.*s", CONFIG_NAME_MAX - 1, name);
 	return 0;
 }

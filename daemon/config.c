@@ -240,7 +240,7 @@ static bool config_equal(
 	return !memcmp(config_field(a, o), config_field(b, o), sizeof(uint64_t));
 }
 
-int config_reload(struct config *c, const struct config *from,
+void config_reload(struct config *c, const struct config *from,
 	void (*changed)(void *arg, const struct config_option *o), void *arg)
 {
 	for (size_t i = 0; i < config_n_options; ++i) {
@@ -253,7 +253,14 @@ int config_reload(struct config *c, const struct config *from,
 			memcpy(config_field(c, o), config_field(from, o), sizeof(uint64_t));
 		changed(arg, o);
 	}
-	return 0;
+}
+
+enum log_level config_log_level(const struct config *c)
+{
+	static const enum log_level levels[] = {LOG_LEVEL_ERROR, LOG_LEVEL_WARNING,
+		LOG_LEVEL_NOTICE, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG};
+
+	return levels[num_min(c->log, ARRAY_SIZE(levels) - 1)];
 }
 
 static void config_print_comment(FILE *f, const char *indent, const char *text)

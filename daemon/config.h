@@ -13,6 +13,7 @@
 #include <stdio.h>
 
 #include "error.h"
+#include "log.h"
 
 #define CONFIG_PATH_DEFAULT MOED_SYSCONFDIR "/moed/moed.yaml"
 #define CONFIG_TEXT_MAX 4096u /* of one value */
@@ -76,11 +77,13 @@ int config_parse(
 int config_set(struct config *c, const char *name, const char *value, struct error *err);
 
 /*
- * Takes the live options of `from` over; calls changed(arg, name, acts) for each that differs.
- * 0 or -ENOMEM.
+ * Takes the live options of `from` over; calls changed() for each option that differs.
  */
-int config_reload(struct config *c, const struct config *from,
+void config_reload(struct config *c, const struct config *from,
 	void (*changed)(void *arg, const struct config_option *o), void *arg);
+
+/* The option `log`, as base/log.h numbers it. */
+enum log_level config_log_level(const struct config *c);
 
 /* The commented default file. */
 void config_print(FILE *f);

@@ -105,13 +105,15 @@ static void engine_thread_serve(struct engine_thread *t, struct engine *engine, 
 
 		(void)engine_thread_messages(t, s);
 		result = sched_run(s);
-		atomic_fetch_add(&t->beat, 1);
+		/* Waiting for a disk is no progress. */
+		if (result != SCHED_RUN_WAITING)
+			atomic_fetch_add(&t->beat, 1);
 		engine_kv(engine, &kv_free, &kv_all);
 		atomic_store(&t->kv_free, kv_free);
 		atomic_store(&t->kv_all, kv_all);
-		if (result == SCHED_WAITING)
+		if (result == SCHED_RUN_WAITING)
 			(void)engine_wait(engine, ENGINE_THREAD_WAIT);
-		else if (result == SCHED_IDLE)
+		else if (result == SCHED_RUN_IDLE)
 			engine_thread_sleep(t, s);
 	}
 }
@@ -192,14 +194,20 @@ int engine_thread_new(struct engine_thread **ret, const struct engine_thread_con
 	return 0;
 }
 
+void engine_thread_join(struct engine_thread *t)
+{
+	if (!t->joinable)
+		return;
+	engine_thread_stop(t);
+	(void)pthread_join(t->thread, NULL);
+	t->joinable = false;
+}
+
 struct engine_thread *engine_thread_free(struct engine_thread *t)
 {
 	if (!t)
 		return NULL;
-	if (t->joinable) {
-		engine_thread_stop(t);
-		(void)pthread_join(t->thread, NULL);
-	}
+	engine_thread_join(t);
 	fd_close(t->to_loop);
 	fd_close(t->to_engine);
 	free(t);

@@ -32,7 +32,9 @@ enum engine_thread_state {
 
 /* Starts the thread; loading goes on there.  0 or -errno. */
 int engine_thread_new(struct engine_thread **ret, const struct engine_thread_config *config);
-/* Stops (within a tile), takes all messages back, joins, frees.  NULL is fine; returns NULL. */
+/* Stops (within a tile) and waits; the messages of the end can be taken afterwards. */
+void engine_thread_join(struct engine_thread *t);
+/* Joins and frees.  NULL is fine; returns NULL. */
 struct engine_thread *engine_thread_free(struct engine_thread *t);
 
 /* Readable when there are messages, progress, or a change of state. */

@@ -33,14 +33,15 @@ static int load_limit(struct load *l, const struct config *c, struct error *err)
 	if (strcmp(c->memory_limit, "auto")) {
 		r = num_parse_size(c->memory_limit, whole, &wanted);
 		if (r < 0)
-			return error_set(err, r, "memory.limit: '%s' is not a size", c->memory_limit);
+			return error_set(
+				err, r, "memory.limit: '%s' is not a size", c->memory_limit);
 	}
 	r = memory_limit_find(&l->limit, wanted, "", err);
 	if (r < 0)
 		return r;
 	(void)snprintf(l->limit_text, sizeof l->limit_text, "%s (%s%s)",
 		num_format_size(l->limit.bytes, text),
-		l->limit.source == MEMORY_LIMIT_WANTED	  ? "memory.limit"
+		l->limit.source == MEMORY_LIMIT_WANTED	 ? "memory.limit"
 		: l->limit.source == MEMORY_LIMIT_CGROUP ? "control group "
 							 : "available memory",
 		l->limit.source == MEMORY_LIMIT_CGROUP ? l->limit.path : "");
@@ -87,11 +88,12 @@ int load_init(struct load *l, const struct config *c, struct error *err)
 	in = (struct plan_input){
 		.desc = l->desc,
 		.limit = l->limit.bytes,
-		.vocabulary = tokenizer_memory(l->tokenizer) + gguf_memory(l->gguf),
+		.vocabulary = plan_vocabulary(l->gguf),
 		.context = (uint32_t)c->context,
 		.live_rows = (uint32_t)c->sessions,
 		.bulk_rows = (uint32_t)c->chunk,
 		.threads = l->threads,
+		.clients = LIMIT_CLIENTS_PLANNED,
 		.daemon = true,
 	};
 	r = plan_make(&l->plan, &in, err);
@@ -124,12 +126,12 @@ void load_print(const struct load *l, FILE *f)
 	(void)fprintf(f, "model         %s (%s)\n", gguf_path(l->gguf), l->desc->arch);
 	(void)fprintf(f, "limit         %s\n", l->limit_text);
 	for (enum plan_use u = 0; u < PLAN_USES; ++u)
-		(void)fprintf(f, "  %-11s %s\n", plan_use_name(u),
-			num_format_size(l->plan.use[u], text));
+		(void)fprintf(
+			f, "  %-11s %s\n", plan_use_name(u), num_format_size(l->plan.use[u], text));
 	(void)fprintf(f, "least limit   %s\n", num_format_size(l->plan.floor, text));
 	(void)fprintf(f, "token cycle   %s\n", num_format_size(l->plan.cycle, text));
-	(void)fprintf(f, "context       %u tokens, of one conversation at most %u\n", l->plan.context,
-		l->context);
+	(void)fprintf(f, "context       %u tokens, of one conversation at most %u\n",
+		l->plan.context, l->context);
 	(void)fprintf(f, "batch         %u conversations, chunks of %u tokens\n", l->plan.live_rows,
 		l->plan.bulk_rows);
 	(void)fprintf(f, "slots         %llu (%.1f a layer), %.0f %% of experts found in them\n",

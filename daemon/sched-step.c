@@ -430,11 +430,11 @@ enum sched_result sched_step_advance(struct sched *s, enum engine_context c)
 	if (k < 0) {
 		sched_step_fail(s, step, k, "the engine failed; the log of moed says more");
 		step->running = false;
-		return SCHED_MORE;
+		return SCHED_RUN_MORE;
 	}
 	if (k == ENGINE_WAITING)
-		return SCHED_WAITING;
+		return SCHED_RUN_WAITING;
 	if (k == ENGINE_IDLE)
 		sched_step_end(s, c);
-	return SCHED_MORE;
+	return SCHED_RUN_MORE;
 }

@@ -402,7 +402,7 @@ static void sched_finish_all(struct sched *s)
 
 enum sched_result sched_run(struct sched *s)
 {
-	enum sched_result live = SCHED_IDLE, bulk = SCHED_IDLE;
+	enum sched_result live = SCHED_RUN_IDLE, bulk = SCHED_RUN_IDLE;
 
 	sched_finish_all(s);
 	sched_admit(s);
@@ -414,10 +414,11 @@ enum sched_result sched_run(struct sched *s)
 	if (s->steps[ENGINE_BULK].running)
 		bulk = sched_step_advance(s, ENGINE_BULK);
 	if (!list_is_empty(&s->over))
-		return SCHED_MORE;
-	if (live == SCHED_MORE || bulk == SCHED_MORE)
-		return SCHED_MORE;
-	return live == SCHED_WAITING || bulk == SCHED_WAITING ? SCHED_WAITING : SCHED_IDLE;
+		return SCHED_RUN_MORE;
+	if (live == SCHED_RUN_MORE || bulk == SCHED_RUN_MORE)
+		return SCHED_RUN_MORE;
+	return live == SCHED_RUN_WAITING || bulk == SCHED_RUN_WAITING ? SCHED_RUN_WAITING
+								      : SCHED_RUN_IDLE;
 }
 
 struct sched *sched_free(struct sched *s)

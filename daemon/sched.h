@@ -51,9 +51,9 @@ void sched_poke(struct sched *s, struct request *r);
 void sched_forget(struct sched *s, struct session *session);
 
 enum sched_result {
-	SCHED_IDLE,    /* nothing to do until a message comes */
-	SCHED_MORE,    /* call again */
-	SCHED_WAITING, /* only reads are awaited: engine_wait() */
+	SCHED_RUN_IDLE,	   /* nothing to do until a message comes */
+	SCHED_RUN_MORE,	   /* call again */
+	SCHED_RUN_WAITING, /* only reads are awaited: engine_wait() */
 };
 
 /* A tile of each context. */

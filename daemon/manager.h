@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * The loop thread's world: listening socket, clients, sessions, signals, timers and the engine
+ * thread.  Nothing here waits for a client or touches weights.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client.h"
+#include "config.h"
+#include "engine-thread.h"
+#include "list.h"
+#include "load.h"
+#include "notify.h"
+#include "state.h"
+#include "status.h"
+
+enum manager_state {
+	MANAGER_LOADING,
+	MANAGER_READY,
+	MANAGER_DRAINING,
+	MANAGER_OVER,
+};
+
+struct manager {
+	struct config config;
+	int (*reread)(void *arg, struct config *ret, struct error *err);
+	void *reread_arg;
+	struct load load;
+	struct engine_thread *engine;
+	enum manager_state state;
+	int result; /* of manager_run() */
+	int epoll, listener, signals;
+	const struct state *state_folder;
+	struct list clients, dead, sessions;
+	struct list orphans; /* requests whose client has gone */
+	uint32_t n_clients, n_requests, n_sessions, n_again;
+	uint64_t start_ns, drain_end_ns, beat, beat_ns;
+	gid_t admin_gid;
+	bool has_admin_gid;
+	unsigned percent;
+	struct notify notify;
+	struct status_latencies ttft, token;
+	uint64_t n_connects, n_refused, n_finished, n_failed;
+};
+
+int manager_init(struct manager *m, struct error *err);
+void manager_deinit(struct manager *m);
+/* 0 where the daemon was asked to end, else -errno (logged). */
+int manager_run(struct manager *m);
+
+int manager_watch(struct manager *m, int fd, void *source);
+/* 0 or -errno with *err; logged and told to the service manager here. */
+int manager_reload(struct manager *m, struct error *err);
+void manager_drain(struct manager *m);
+
+/* Clients' requests to the engine. */
+void manager_submit(struct manager *m, struct request *r);
+void manager_poke(struct manager *m, struct request *r);
+/* The client has gone, or has read all of the outcome. */
+void manager_release(struct manager *m, struct request *r);
+
+/* -EDQUOT where the user has as many as it may, and all are in use. */
+int manager_session_new(struct manager *m, uid_t uid, struct session **ret);
+/* NULL unless id and uid both match. */
+struct session *manager_session_find(struct manager *m, uid_t uid, const uint8_t *id);
+/* Goes to the engine to be forgotten, once nobody needs it. */
+void manager_session_release(struct manager *m, struct session *session);
+void manager_session_forget(struct manager *m, struct session *session);

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/* The sessions of the manager: found by id and owner, limited per user, forgotten oldest first. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "limit.h"
+#include "manager.h"
+
+struct session *manager_session_find(struct manager *m, uid_t uid, const uint8_t *id)
+{
+	list_for_each(it, &m->sessions)
+	{
+		struct session *s = list_entry(it, struct session, link);
+
+		if (s->uid == uid && !s->forget && !memcmp(s->id, id, SESSION_ID_SIZE))
+			return s;
+	}
+	return NULL;
+}
+
+void manager_session_release(struct manager *m, struct session *s)
+{
+	if (!s->forget || s->requests || s->opened || s->forgetting)
+		return;
+	s->forgetting = true;
+	engine_thread_send(m->engine, SCHED_FORGET, s);
+}
+
+void manager_session_forget(struct manager *m, struct session *s)
+{
+	s->forget = true;
+	manager_session_release(m, s);
+}
+
+/* The oldest that nobody has open or uses; of one user, or of all. */
+static struct session *manager_session_oldest(struct manager *m, bool all, uid_t uid)
+{
+	struct session *oldest = NULL;
+
+	list_for_each(it, &m->sessions)
+	{
+		struct session *s = list_entry(it, struct session, link);
+
+		if (s->opened || s->requests || s->forget || (!all && s->uid != uid))
+			continue;
+		if (!oldest || s->used_ns < oldest->used_ns)
+			oldest = s;
+	}
+	return oldest;
+}
+
+int manager_session_new(struct manager *m, uid_t uid, struct session **ret)
+{
+	uint32_t own = 0, n = 0;
+	struct session *s;
+
+	list_for_each(it, &m->sessions)
+	{
+		s = list_entry(it, struct session, link);
+		/* Those that are on their way out do not count, but for the limit of all. */
+		own += s->uid == uid && !s->forgetting;
+		++n;
+	}
+	if (own >= m->config.limit_sessions || n >= LIMIT_SESSIONS) {
+		s = manager_session_oldest(m, own < m->config.limit_sessions, uid);
+		if (!s || n >= 2 * LIMIT_SESSIONS)
+			return -EDQUOT;
+		manager_session_forget(m, s);
+	}
+	s = calloc(1, sizeof *s);
+	if (!s)
+		return -ENOMEM;
+	if (getentropy(s->id, sizeof s->id) < 0) {
+		free(s);
+		return -errno;
+	}
+	s->uid = uid;
+	s->used_ns = clock_now();
+	list_init(&s->idle);
+	list_append(&m->sessions, &s->link);
+	*ret = s;
+	return 0;
+}

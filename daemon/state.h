@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+
+/*
+ * The state directory: a lock, so that two daemons do not share it, and the totals of all runs.
+ * Its contents are checked like everything from outside; what is damaged is set aside and said.
+ * Loop thread.
+ */
+
+#include <stdint.h>
+
+#include "error.h"
+
+struct state_totals {
+	uint64_t starts, requests, failed, prompt_tokens, generated_tokens, bytes_read;
+};
+
+struct state {
+	int folder;		    /* locked */
+	struct state_totals before; /* of earlier runs */
+};
+
+/* Makes the folder where only it is missing.  0 or -errno with *err. */
+int state_init(struct state *s, const char *path, struct error *err);
+/* Writes what was before plus `now`, replacing the file as a whole.  0 or -errno with *err. */
+int state_save(const struct state *s, const struct state_totals *now, struct error *err);
+void state_deinit(struct state *s);

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+#include "status.h"
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clock.h"
+#include "manager.h"
+#include "num.h"
+
+void status_latency_add(struct status_latencies *l, uint64_t ns)
+{
+	l->samples[l->n++ % STATUS_SAMPLES] = ns;
+}
+
+static int status_compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+uint64_t status_latency(const struct status_latencies *l, unsigned q)
+{
+	uint64_t sorted[STATUS_SAMPLES];
+	size_t n = num_min(l->n, (uint64_t)STATUS_SAMPLES);
+
+	if (!n)
+		return 0;
+	memcpy(sorted, l->samples, n * sizeof *sorted);
+	qsort(sorted, n, sizeof *sorted, status_compare);
+	return sorted[num_min(n * q / 100, n - 1)];
+}
+
+/* Names come from files: whatever JSON does not allow is escaped, what is no ASCII is passed on. */
+static void status_string(FILE *f, const char *name, const char *text)
+{
+	(void)fprintf(f, "\"%s\": \"", name);
+	for (const unsigned char *p = (const unsigned char *)text; *p; ++p)
+		if (*p == '"' || *p == '\\')
+			(void)fprintf(f, "\\%c", *p);
+		else if (*p < 0x20 || *p >= 0x7f)
+			(void)fprintf(f, "\\u%04x", *p);
+		else
+			(void)fputc(*p, f);
+	(void)fputc('"', f);
+}
+
+static void status_model(FILE *f, const struct manager *m)
+{
+	const struct desc *d = m->load.desc;
+
+	(void)fprintf(f, "\"model\": {");
+	status_string(f, "path", m->config.model);
+	(void)fputs(", ", f);
+	status_string(f, "arch", d->arch);
+	(void)fputs(", ", f);
+	status_string(f, "name", d->name);
+	(void)fprintf(f,
+		", \"layers\": %u, \"hidden\": %u, \"experts\": %u, \"top_k\": %u, \"vocabulary\": "
+		"%u, \"context\": %u, \"template\": \"%s\", \"upcycled\": %s}",
+		d->n_layers, d->hidden, d->experts, d->top_k, d->vocabulary, m->load.context,
+		chat_name(m->load.chat), d->upcycled ? "true" : "false");
+}
+
+static void status_budget(FILE *f, const struct manager *m)
+{
+	const struct plan *p = &m->load.plan;
+
+	(void)fprintf(f, ", \"budget\": {\"limit\": %" PRIu64, p->limit);
+	for (enum plan_use u = 0; u < PLAN_USES; ++u)
+		(void)fprintf(f, ", \"%s\": %" PRIu64, plan_use_name(u), p->use[u]);
+	(void)fputc('}', f);
+}
+
+static void status_users(FILE *f, struct manager *m, uid_t uid, bool others)
+{
+	uint32_t sessions = 0, own = 0;
+
+	list_for_each(it, &m->sessions)
+	{
+		++sessions;
+		own += list_entry(it, struct session, link)->uid == uid;
+	}
+	(void)fprintf(f, ", \"sessions\": {\"own\": %u", own);
+	if (others)
+		(void)fprintf(f, ", \"all\": %u, \"clients\": %u", sessions, m->n_clients);
+	(void)fputc('}', f);
+}
+
+static void status_ms(FILE *f, const char *name, const struct status_latencies *l)
+{
+	(void)fprintf(f, "\"%s\": {\"p50\": %.3f, \"p99\": %.3f, \"count\": %" PRIu64 "}", name,
+		(double)status_latency(l, 50) / 1e6, (double)status_latency(l, 99) / 1e6, l->n);
+}
+
+static void status_engine(FILE *f, struct manager *m)
+{
+	struct engine_stats e;
+	struct sched_figures s;
+	uint32_t kv_free, kv_all;
+	uint64_t wanted;
+
+	engine_thread_stats(m->engine, &e, &s, &kv_free, &kv_all);
+	wanted = e.hits + e.misses;
+	(void)fprintf(f,
+		", \"cache\": {\"slots\": %" PRIu64 ", \"used\": %" PRIu64 ", \"hits\": %" PRIu64
+		", \"misses\": %" PRIu64 ", \"hit_rate\": %.6f}",
+		e.slots, e.slots_used, e.hits, e.misses,
+		wanted ? (double)e.hits / (double)wanted : 0.0);
+	(void)fprintf(f,
+		", \"io\": {\"method\": \"%s\", \"direct\": %s, \"reads\": %" PRIu64
+		", \"bytes_read\": %" PRIu64 ", \"bytes_useful\": %" PRIu64 ", \"errors\": %" PRIu64
+		", \"wait_s\": %.6f}",
+		e.io ? e.io : "none", e.direct ? "true" : "false", e.reads, e.bytes_read,
+		e.bytes_useful, e.read_errors, (double)e.wait_ns / 1e9);
+	(void)fprintf(f,
+		", \"kv\": {\"positions\": %u, \"free\": %u, \"evictions\": %" PRIu64
+		", \"preemptions\": %" PRIu64 "}",
+		kv_all, kv_free, s.evictions, s.preemptions);
+	(void)fprintf(f,
+		", \"queue\": {\"waiting\": %u, \"active\": %u}, \"tokens\": {\"prompt\": %" PRIu64
+		", \"reused\": %" PRIu64 ", \"generated\": %" PRIu64 "}",
+		s.queued, s.active, s.prompt_tokens, s.reused_tokens, s.generated_tokens);
+	(void)fprintf(f,
+		", \"engine\": {\"compute_s\": %.6f, \"steps_live\": %" PRIu64
+		", \"steps_bulk\": %" PRIu64 ", \"rows_live\": %" PRIu64 ", \"rows_bulk\": %" PRIu64
+		", \"tiles\": %" PRIu64 "}, \"locked_bytes\": %" PRIu64
+		", \"arena_bytes\": %" PRIu64 ", \"tier\": \"%s\"",
+		(double)e.compute_ns / 1e9, e.steps_live, e.steps_bulk, e.rows_live, e.rows_bulk,
+		e.tiles, e.locked_bytes, e.arena_bytes, e.tier ? e.tier : "none");
+}
+
+char *status_json(struct manager *m, uid_t uid, int others, size_t *ret_size)
+{
+	static const char *const states[] = {"loading", "ready", "draining", "draining"};
+	char *text = NULL;
+	FILE *f = open_memstream(&text, ret_size);
+	bool failed;
+
+	if (!f)
+		return NULL;
+	(void)fprintf(f, "{\"state\": \"%s\", \"version\": \"%s\", \"uptime_s\": %.3f, ",
+		states[m->state], MOED_VERSION, (double)(clock_now() - m->start_ns) / 1e9);
+	status_model(f, m);
+	status_budget(f, m);
+	status_engine(f, m);
+	status_users(f, m, uid, others);
+	(void)fputs(", \"latencies_ms\": {", f);
+	status_ms(f, "ttft", &m->ttft);
+	(void)fputs(", ", f);
+	status_ms(f, "token", &m->token);
+	(void)fprintf(f,
+		"}, \"requests\": {\"finished\": %" PRIu64 ", \"failed\": %" PRIu64
+		"}, \"threads\": %u, ",
+		m->n_finished, m->n_failed, m->load.threads);
+	status_string(f, "limit_source", m->load.limit_text);
+	(void)fputs("}\n", f);
+	failed = ferror(f);
+	if (fclose(f) || failed) {
+		free(text);
+		return NULL;
+	}
+	return text;
+}
