@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "cmd.h"
 #include "desc.h"
 #include "engine.h"
@@ -22,6 +23,7 @@
 
 #define VERB "eval"
 #define WAIT_NS UINT64_C(1000000000)
+#define SPARE (UINT64_C(4) << 20) /* of the reserve, which no clients use here */
 
 static const char text[] =
 	"Usage: moe-model eval FILE --prompts IDS.json [OPTION...]\n"
@@ -48,19 +50,16 @@ struct options {
 	bool batch, stats;
 };
 
-struct route {
-	uint32_t *ids;	/* [n_layers][top_k] */
-	float *weights; /* the same */
-};
-
 struct prompt {
 	struct eval *eval;
 	struct engine_seq *seq;
 	uint32_t *ids; /* prompt, then greedy */
-	size_t n, n_greedy, fed;
-	float *logits; /* [n][vocabulary] */
-	struct route *routes;
-	float *last; /* logits of the last row */
+	size_t n, n_greedy, fed, printed;
+	/* While it runs; what is held for longer than a step is in the plan: answer_bytes(). */
+	float *logits;	      /* [n][vocabulary], only in a batch: else printed as they come */
+	float *last;	      /* of the last row */
+	uint32_t *route_ids;  /* [n][n_layers][top_k] */
+	float *route_weights; /* the same */
 	int code;
 	char error[512];
 };
@@ -81,6 +80,7 @@ struct eval {
 	size_t n_prompts;
 	struct engine_row *rows;
 	struct cell *cells;
+	uint64_t print_ns; /* spent on printing inside the engine's steps */
 };
 
 static int read_prompt(struct prompt *p, const json_t *ids, const struct eval *v)
@@ -91,23 +91,15 @@ static int read_prompt(struct prompt *p, const json_t *ids, const struct eval *v
 		return -EINVAL;
 	p->n = n;
 	p->ids = calloc(n + v->o.greedy, sizeof *p->ids);
-	p->logits = malloc(n * v->desc->vocabulary * sizeof *p->logits);
-	p->last = malloc(v->desc->vocabulary * sizeof *p->last);
-	p->routes = calloc(n, sizeof *p->routes);
-	if (!p->ids || !p->logits || !p->last || !p->routes)
+	if (!p->ids)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++) {
-		size_t k = (size_t)v->desc->n_layers * num_max(v->desc->top_k, 1u);
 		json_t *id = json_array_get(ids, i);
 
 		if (!json_is_integer(id) || json_integer_value(id) < 0 ||
 			json_integer_value(id) >= v->desc->vocabulary)
 			return -EINVAL;
 		p->ids[i] = (uint32_t)json_integer_value(id);
-		p->routes[i].ids = calloc(k, sizeof(uint32_t));
-		p->routes[i].weights = calloc(k, sizeof(float));
-		if (!p->routes[i].ids || !p->routes[i].weights)
-			return -ENOMEM;
 	}
 	return 0;
 }
@@ -172,10 +164,34 @@ static uint64_t positions(const struct eval *v)
 	return num_max(v->o.batch ? sum : most, (uint64_t)64);
 }
 
+static size_t route_size(const struct eval *v)
+{
+	return (size_t)v->desc->n_layers * num_max(v->desc->top_k, 1u);
+}
+
+/* What the answers of the prompts that run together take. */
+static uint64_t answer_bytes(const struct eval *v)
+{
+	uint64_t row = (uint64_t)v->desc->vocabulary * sizeof(float), sum = 0, most = 0;
+
+	for (size_t i = 0; i < v->n_prompts; i++) {
+		uint64_t n = v->prompts[i].n;
+		uint64_t bytes = n * route_size(v) * (sizeof(uint32_t) + sizeof(float)) + row;
+
+		bytes += v->o.batch ? n * row : 0;
+		sum += bytes;
+		most = num_max(most, bytes);
+	}
+	return v->o.batch ? sum : most;
+}
+
 static int start_engine(struct eval *v)
 {
+	/* There is no tokenizer here: what the plan has for it holds the answers. */
+	uint64_t answers = answer_bytes(v);
+	uint64_t heap = gguf_memory(v->gguf) + answers - num_min(answers, SPARE);
 	struct plan_input in = {.desc = v->desc,
-		.vocabulary = plan_vocabulary(v->gguf),
+		.vocabulary = num_max(plan_vocabulary(v->gguf), heap),
 		.context = (uint32_t)num_min(positions(v), (uint64_t)LIMIT_CONTEXT),
 		.threads = (uint32_t)v->o.threads};
 	struct engine_config config = {.path = v->o.file,
@@ -206,14 +222,42 @@ static int start_engine(struct eval *v)
 	return r < 0 ? cmd_failed(VERB, "%s", error_text(&err, r)) : CMD_OK;
 }
 
+static void print_ids(const char *name, const uint32_t *ids, size_t n)
+{
+	(void)printf("\"%s\":[", name);
+	for (size_t i = 0; i < n; i++)
+		(void)printf("%s%" PRIu32, i ? "," : "", ids[i]);
+	(void)putchar(']');
+}
+
+static void print_floats(const float *x, size_t n)
+{
+	(void)putchar('[');
+	for (size_t i = 0; i < n; i++)
+		(void)printf("%s%.9g", i ? "," : "", (double)x[i]);
+	(void)putchar(']');
+}
+
+static void print_row(struct prompt *p, const float *logits)
+{
+	(void)printf("%s", p->printed++ ? ",\n" : ",\"logits\":[");
+	print_floats(logits, p->eval->desc->vocabulary);
+}
+
 static void on_logits(void *arg, const float *logits)
 {
 	struct cell *c = arg;
 	struct prompt *p = c->prompt;
 	size_t n = p->eval->desc->vocabulary;
 
-	if (c->position < p->n)
+	if (c->position < p->n && p->logits)
 		memcpy(p->logits + c->position * n, logits, n * sizeof *logits);
+	else if (c->position < p->n) {
+		uint64_t start = clock_now();
+
+		print_row(p, logits);
+		p->eval->print_ns += clock_now() - start;
+	}
 	memcpy(p->last, logits, n * sizeof *logits);
 }
 
@@ -221,13 +265,13 @@ static void on_route(
 	void *arg, uint32_t layer, const uint32_t *experts, const float *weights, uint32_t k)
 {
 	struct cell *c = arg;
-	struct route *r;
+	struct prompt *p = c->prompt;
+	size_t at = c->position * route_size(p->eval) + (size_t)layer * k;
 
-	if (c->position >= c->prompt->n)
+	if (c->position >= p->n)
 		return;
-	r = &c->prompt->routes[c->position];
-	memcpy(r->ids + (size_t)layer * k, experts, k * sizeof *experts);
-	memcpy(r->weights + (size_t)layer * k, weights, k * sizeof *weights);
+	memcpy(p->route_ids + at, experts, k * sizeof *experts);
+	memcpy(p->route_weights + at, weights, k * sizeof *weights);
 }
 
 static void on_error(void *arg, int code, const char *why)
@@ -312,12 +356,38 @@ static int run_upto(
 	}
 }
 
+static int prompt_start(struct eval *v, struct prompt *p)
+{
+	size_t k = route_size(v), n = v->desc->vocabulary;
+
+	p->last = calloc(n, sizeof *p->last);
+	p->route_ids = calloc(p->n * k, sizeof *p->route_ids);
+	p->route_weights = calloc(p->n * k, sizeof *p->route_weights);
+	if (v->o.batch)
+		p->logits = malloc(p->n * n * sizeof *p->logits);
+	if (!p->last || !p->route_ids || !p->route_weights || (v->o.batch && !p->logits))
+		return -ENOMEM;
+	return engine_seq_new(v->engine, &p->seq);
+}
+
+static void prompt_end(struct eval *v, struct prompt *p)
+{
+	free(p->logits);
+	free(p->last);
+	free(p->route_ids);
+	free(p->route_weights);
+	p->logits = p->last = p->route_weights = NULL;
+	p->route_ids = NULL;
+	if (p->seq)
+		p->seq = engine_seq_free(v->engine, p->seq);
+}
+
 static int run_group(struct eval *v, size_t first, size_t last)
 {
 	int r = 0;
 
 	for (size_t i = first; i < last && r == 0; i++)
-		r = engine_seq_new(v->engine, &v->prompts[i].seq);
+		r = prompt_start(v, &v->prompts[i]);
 	if (r == 0)
 		r = run_upto(v, first, last, 0, ENGINE_BULK);
 	for (size_t g = 0; r == 0 && g < v->o.greedy; g++) {
@@ -335,25 +405,7 @@ static int run_group(struct eval *v, size_t first, size_t last)
 		if (g + 1 < v->o.greedy)
 			r = run_upto(v, first, last, g + 1, ENGINE_LIVE);
 	}
-	for (size_t i = first; i < last; i++)
-		v->prompts[i].seq = engine_seq_free(v->engine, v->prompts[i].seq);
 	return r;
-}
-
-static void print_ids(const char *name, const uint32_t *ids, size_t n)
-{
-	(void)printf("\"%s\":[", name);
-	for (size_t i = 0; i < n; i++)
-		(void)printf("%s%" PRIu32, i ? "," : "", ids[i]);
-	(void)putchar(']');
-}
-
-static void print_floats(const float *x, size_t n)
-{
-	(void)putchar('[');
-	for (size_t i = 0; i < n; i++)
-		(void)printf("%s%.9g", i ? "," : "", (double)x[i]);
-	(void)putchar(']');
 }
 
 static void print_experts(const struct eval *v, const struct prompt *p)
@@ -368,9 +420,9 @@ static void print_experts(const struct eval *v, const struct prompt *p)
 		(void)printf("%s{\"layer\":%" PRIu32 ",\"positions\":[", comma, l);
 		for (size_t i = 0; i < p->n; i++) {
 			(void)printf("%s{", i ? "," : "");
-			print_ids("ids", p->routes[i].ids + (size_t)l * k, k);
+			print_ids("ids", p->route_ids + i * route_size(v) + (size_t)l * k, k);
 			(void)printf(",\"weights\":");
-			print_floats(p->routes[i].weights + (size_t)l * k, k);
+			print_floats(p->route_weights + i * route_size(v) + (size_t)l * k, k);
 			(void)putchar('}');
 		}
 		(void)printf("]}");
@@ -379,31 +431,61 @@ static void print_experts(const struct eval *v, const struct prompt *p)
 	(void)putchar(']');
 }
 
-static void print_prompt(const struct eval *v, const struct prompt *p)
+static void print_begin(const struct eval *v, const struct prompt *p)
 {
-	size_t n = v->desc->vocabulary;
-
-	(void)putchar('{');
+	(void)printf("%s{", p > v->prompts ? ",\n" : "");
 	print_ids("prompt_ids", p->ids, p->n);
+}
+
+/* Logits may have been printed before the prompt failed. */
+static void print_end(const struct eval *v, const struct prompt *p)
+{
+	if (p->printed)
+		(void)putchar(']');
+	(void)putchar(',');
 	if (p->code) {
 		json_t *why = json_string(p->error);
 
-		(void)printf(",\"error\":");
+		(void)printf("\"error\":");
 		if (!why || json_dumpf(why, stdout, JSON_ENCODE_ANY) < 0)
 			(void)printf("\"failed\"");
 		json_decref(why);
 	} else {
-		(void)printf(",\"logits\":[");
-		for (size_t i = 0; i < p->n; i++) {
-			(void)printf("%s", i ? ",\n" : "");
-			print_floats(p->logits + i * n, n);
-		}
-		(void)printf("],");
 		print_experts(v, p);
 		(void)putchar(',');
 		print_ids("greedy", p->ids + p->n, p->n_greedy);
 	}
 	(void)putchar('}');
+}
+
+/* Side by side: the logits come in any order of prompts. */
+static int run_batch(struct eval *v)
+{
+	int r = run_group(v, 0, v->n_prompts);
+
+	for (size_t i = 0; r == 0 && i < v->n_prompts; i++) {
+		struct prompt *p = &v->prompts[i];
+
+		print_begin(v, p);
+		for (size_t j = 0; !p->code && j < p->n; j++)
+			print_row(p, p->logits + j * v->desc->vocabulary);
+		print_end(v, p);
+	}
+	for (size_t i = 0; i < v->n_prompts; i++)
+		prompt_end(v, &v->prompts[i]);
+	return r;
+}
+
+static int run_one(struct eval *v, size_t i)
+{
+	int r;
+
+	print_begin(v, &v->prompts[i]);
+	r = run_group(v, i, i + 1);
+	if (r == 0)
+		print_end(v, &v->prompts[i]);
+	prompt_end(v, &v->prompts[i]);
+	return r;
 }
 
 static void print_stats(const struct eval *v)
@@ -422,8 +504,9 @@ static void print_stats(const struct eval *v)
 		",\"locked\":%" PRIu64 "}\n",
 		s.io, s.direct ? "true" : "false", s.tier, s.hits, s.misses, s.evictions,
 		s.bytes_read, s.bytes_useful, s.reads, s.read_errors, (double)s.wait_ns * 1e-9,
-		(double)s.compute_ns * 1e-9, s.rows_live, s.rows_bulk, s.steps_live, s.steps_bulk,
-		s.tiles, s.slots, s.slots_used, s.arena_bytes, s.locked_bytes);
+		(double)(s.compute_ns - num_min(v->print_ns, s.compute_ns)) * 1e-9, s.rows_live,
+		s.rows_bulk, s.steps_live, s.steps_bulk, s.tiles, s.slots, s.slots_used,
+		s.arena_bytes, s.locked_bytes);
 }
 
 static int evaluate(struct eval *v)
@@ -435,19 +518,16 @@ static int evaluate(struct eval *v)
 	v->cells = calloc(most, sizeof *v->cells);
 	if (!v->rows || !v->cells)
 		return cmd_failed(VERB, "out of memory");
+	(void)putchar('[');
 	if (v->o.batch)
-		r = run_group(v, 0, v->n_prompts);
+		r = run_batch(v);
 	for (size_t i = 0; r == 0 && !v->o.batch && i < v->n_prompts; i++)
-		r = run_group(v, i, i + 1);
+		r = run_one(v, i);
 	if (r < 0)
 		return cmd_failed(VERB, "the engine failed: %s", strerror(-r));
-	(void)putchar('[');
-	for (size_t i = 0; i < v->n_prompts; i++) {
-		(void)printf("%s", i ? ",\n" : "");
-		print_prompt(v, &v->prompts[i]);
+	for (size_t i = 0; i < v->n_prompts; i++)
 		if (v->prompts[i].code)
 			status = cmd_failed(VERB, "prompt %zu: %s", i, v->prompts[i].error);
-	}
 	(void)printf("]\n");
 	if (v->o.stats)
 		print_stats(v);
@@ -540,20 +620,8 @@ static int parse(int argc, char **argv, struct options *o)
 
 static void eval_deinit(struct eval *v)
 {
-	for (size_t i = 0; i < v->n_prompts && v->prompts; i++) {
-		struct prompt *p = &v->prompts[i];
-
-		for (size_t j = 0; p->routes && j < p->n; j++) {
-			free(p->routes[j].ids);
-			free(p->routes[j].weights);
-		}
-		free(p->routes);
-		free(p->ids);
-		free(p->logits);
-		free(p->last);
-		if (p->seq)
-			engine_seq_free(v->engine, p->seq);
-	}
+	for (size_t i = 0; i < v->n_prompts && v->prompts; i++)
+		free(v->prompts[i].ids);
 	free(v->prompts);
 	free(v->rows);
 	free(v->cells);
