@@ -6,6 +6,7 @@ import struct
 
 U32, F32, BOOL, STRING, ARRAY, I32 = 4, 6, 7, 8, 9, 5
 TYPE_F32, TYPE_Q4_1, TYPE_Q8_0 = 0, 3, 8
+EOS = 2
 CHATML = ("{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + "
           "message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
           "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
@@ -77,7 +78,9 @@ class Weights:
         return b"".join(blocks)
 
 
-def write(path, layers=3, hidden=64, heads=4, kv_heads=2, ff=128, context=2048, seed=1, f32=False):
+def write(path, layers=3, hidden=64, heads=4, kv_heads=2, ff=128, context=2048, seed=1, f32=False,
+          endless=False):
+    """endless: the likeliest token is never the one that ends an answer."""
     tokens, kinds, merges = vocabulary()
     size = hidden // heads
     weights = Weights(seed)
@@ -92,7 +95,11 @@ def write(path, layers=3, hidden=64, heads=4, kv_heads=2, ff=128, context=2048, 
         elif f32:
             tensors.append((name, shape, TYPE_F32, weights.f32(n, 0.0, scale)))
         elif kind == "embedding":
-            tensors.append((name, shape, TYPE_Q8_0, weights.q8_0(n, scale)))
+            data = weights.q8_0(n, scale)
+            if endless:
+                row = hidden // 32 * 34
+                data = data[:EOS * row] + bytes(row) + data[(EOS + 1) * row:]
+            tensors.append((name, shape, TYPE_Q8_0, data))
         else:
             tensors.append((name, shape, TYPE_Q4_1, weights.q4_1(n, scale)))
 
@@ -130,7 +137,7 @@ def write(path, layers=3, hidden=64, heads=4, kv_heads=2, ff=128, context=2048, 
         pair("tokenizer.ggml.token_type", ARRAY, (I32, kinds)),
         pair("tokenizer.ggml.merges", ARRAY, (STRING, merges)),
         pair("tokenizer.ggml.bos_token_id", U32, 1),
-        pair("tokenizer.ggml.eos_token_id", U32, 2),
+        pair("tokenizer.ggml.eos_token_id", U32, EOS),
         pair("tokenizer.ggml.add_bos_token", BOOL, False),
         pair("tokenizer.chat_template", STRING, CHATML),
     ]
