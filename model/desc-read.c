@@ -259,8 +259,8 @@ static int read_experts(struct desc_reader *r, uint32_t l)
 		return x;
 	y->moe = true;
 	d->expert_ff = (uint32_t)num_max(d->expert_ff, (uint32_t)ff);
-	x = desc_take(
-		r, &y->router, d->hidden, d->experts, 1, DESC_F32, "blk.%u.ffn_gate_inp.weight", l);
+	/* F16 in files from before converters kept routers in F32. */
+	x = desc_take(r, &y->router, d->hidden, d->experts, 1, 0, "blk.%u.ffn_gate_inp.weight", l);
 	if (x < 0)
 		return x;
 	if (fused) {

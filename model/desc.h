@@ -40,7 +40,7 @@ struct desc_layer {
 	struct desc_weight attn_norm, q, k, v, o, q_norm, k_norm; /* norms of q, k may be absent */
 	struct desc_weight ffn_norm;
 	bool moe;
-	struct desc_weight router; /* [experts x hidden], F32; moe only */
+	struct desc_weight router; /* [experts x hidden]; moe only */
 	/*
 	 * Experts: part p of expert e lies at expert[p].offset + e * expert[p].rows * row_bytes, as
 	 * expert[p].rows x cols of one expert; expert[p].size is that of ONE expert.  With `shared`

@@ -26,7 +26,8 @@ static const char text[] =
 	"Usage: moe-model check FILE\n"
 	"Read all of a GGUF file: every bound, offset, shape and type, and NaN or infinity in "
 	"floats\n"
-	"and in the scales of blocks.  Names each faulty tensor and the offset in the file.\n\n"
+	"and in the scales of blocks, and the vocabulary.  Names the tensor and the offset in the "
+	"file\nof each fault.\n\n"
 	"  --help   show this and exit\n\n"
 	"Exit status: 0 no faults, 1 faults or not readable, 2 wrong usage.\n";
 

@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "kernels.h"
 #include "maker.h"
 
 /* Parses and describes; want 0 or -errno whose text holds `text`. */
@@ -103,6 +104,47 @@ static void tied_and_dense(void **state)
 	assert_int_equal(desc_cycle_bytes(d), 0);
 	assert_false(d->layers[0].moe);
 	assert_int_equal(d->layers[0].expert[DESC_DOWN].cols, 64);
+	desc_free(d);
+}
+
+/* Experts one by one, and what newer converters put together: each part is where its tensor says.
+ */
+static void layouts(void **state)
+{
+	struct maker_model model = MAKER_MODEL;
+	const uint64_t row = 32 * sizeof(float), part = 64 * row;
+	struct desc *d;
+
+	(void)state;
+	model.separate = true;
+	model.half_router = true;
+	d = describe_model(&model, 0, NULL);
+	assert_int_equal(d->layers[1].router.type, KERNELS_F16);
+	for (uint32_t e = 0; e < 4; e++)
+		for (int p = 0; p < DESC_PARTS; p++) {
+			struct desc_weight w = desc_expert(d, 1, e, p);
+
+			/* The maker puts all experts of a part one after the other. */
+			assert_int_equal(w.offset, desc_expert(d, 1, 0, p).offset + e * part);
+			assert_int_equal(w.size, part);
+		}
+	desc_free(d);
+	model.skip = "blk.1.ffn_up.3.weight";
+	describe_model(&model, -EBADMSG, "'blk.1.ffn_up.3.weight' is missing");
+	model = MAKER_MODEL;
+	model.fused = true;
+	d = describe_model(&model, 0, NULL);
+	for (uint32_t e = 0; e < 4; e++) {
+		struct desc_weight gate = desc_expert(d, 1, e, DESC_GATE);
+
+		assert_int_equal(
+			gate.offset, desc_expert(d, 1, 0, DESC_GATE).offset + e * 2 * part);
+		assert_int_equal(desc_expert(d, 1, e, DESC_UP).offset, gate.offset + part);
+		assert_int_equal(gate.size, part);
+	}
+	assert_int_equal(desc_expert_bytes(d, 1), 3 * part);
+	assert_int_equal(d->layers[0].k.offset, d->layers[0].q.offset + 32 * row);
+	assert_int_equal(d->layers[0].v.offset, d->layers[0].k.offset + 16 * row);
 	desc_free(d);
 }
 
@@ -284,6 +326,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(families),
 		cmocka_unit_test(tied_and_dense),
+		cmocka_unit_test(layouts),
 		cmocka_unit_test(refused_tensors),
 		cmocka_unit_test(refused_shapes),
 		cmocka_unit_test(refused_keys),

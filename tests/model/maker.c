@@ -151,29 +151,58 @@ static void tensor(struct maker *m, const struct maker_model *model, const char 
 	maker_tensor(m, name, 0, d0, d1, d2, 4 * d0 * (d1 ? d1 : 1) * (d2 ? d2 : 1));
 }
 
+/* The experts' three tensors: stacked, one by one, or with gate and up in one. */
+static void experts(struct maker *m, const struct maker_model *model, uint32_t l)
+{
+	static const char *const parts[] = {"gate", "up", "down"};
+	uint64_t hidden = model->hidden, ff = model->ff;
+	char name[64];
+
+	for (size_t p = model->fused ? 2 : 0; p < 3; p++) {
+		uint64_t d0 = p == 2 ? ff : hidden, d1 = p == 2 ? hidden : ff;
+
+		for (uint32_t e = 0; model->separate && e < model->experts; e++) {
+			(void)snprintf(
+				name, sizeof name, "blk.%u.ffn_%s.%u.weight", l, parts[p], e);
+			tensor(m, model, name, d0, d1, 0);
+		}
+		(void)snprintf(name, sizeof name, "blk.%u.ffn_%s_exps.weight", l, parts[p]);
+		if (!model->separate)
+			tensor(m, model, name, d0, d1, model->experts);
+	}
+	(void)snprintf(name, sizeof name, "blk.%u.ffn_gate_up_exps.weight", l);
+	if (model->fused)
+		tensor(m, model, name, hidden, 2 * ff, model->experts);
+	(void)snprintf(name, sizeof name, "blk.%u.ffn_gate_inp.weight", l);
+	if (model->half_router)
+		maker_tensor(m, name, 1, hidden, model->experts, 0, 2 * hidden * model->experts);
+	else
+		tensor(m, model, name, hidden, model->experts, 0);
+}
+
 static void block(struct maker *m, const struct maker_model *model, uint32_t l)
 {
 	uint64_t hidden = model->hidden, head = hidden / model->heads, ff = model->ff;
-	uint64_t kv = head * model->kv_heads, e = model->dense ? 0 : model->experts;
+	uint64_t kv = head * model->kv_heads;
 	const struct {
 		const char *rest;
 		uint64_t d0, d1, d2;
 		bool skip;
 	} all[] = {
 		{"attn_norm", hidden, 0, 0, false},
-		{"attn_q", hidden, hidden, 0, false},
-		{"attn_k", hidden, kv, 0, false},
-		{"attn_v", hidden, kv, 0, false},
+		{"attn_q", hidden, hidden, 0, model->fused},
+		{"attn_k", hidden, kv, 0, model->fused},
+		{"attn_v", hidden, kv, 0, model->fused},
+		{"attn_qkv", hidden, hidden + 2 * kv, 0, !model->fused},
 		{"attn_output", hidden, hidden, 0, false},
 		{"attn_q_norm", model->qk_whole ? hidden : head, 0, 0,
 			!model->qk_norm && !model->qk_whole},
 		{"attn_k_norm", model->qk_whole ? kv : head, 0, 0,
 			!model->qk_norm && !model->qk_whole},
 		{"ffn_norm", hidden, 0, 0, false},
-		{"ffn_gate_inp", hidden, e, 0, model->dense},
-		{model->dense ? "ffn_gate" : "ffn_gate_exps", hidden, ff, e, false},
-		{model->dense ? "ffn_up" : "ffn_up_exps", hidden, ff, e, false},
-		{model->dense ? "ffn_down" : "ffn_down_exps", ff, hidden, e, false},
+		{"ffn_gate", hidden, ff, 0, !model->dense},
+		{"ffn_up", hidden, ff, 0, !model->dense},
+		{"ffn_down", ff, hidden, 0, !model->dense},
 	};
 
 	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
@@ -183,6 +212,8 @@ static void block(struct maker *m, const struct maker_model *model, uint32_t l)
 		if (!all[i].skip)
 			tensor(m, model, name, all[i].d0, all[i].d1, all[i].d2);
 	}
+	if (!model->dense)
+		experts(m, model, l);
 }
 
 void maker_model_tensors(struct maker *m, const struct maker_model *model)

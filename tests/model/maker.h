@@ -41,6 +41,9 @@ struct maker_model {
 	bool dense;	   /* no experts */
 	bool qk_norm;	   /* per head */
 	bool qk_whole;	   /* over all heads */
+	bool separate;	   /* a tensor for each expert, as old files have them */
+	bool fused;	   /* gate and up in one tensor, q, k and v in one */
+	bool half_router;  /* in F16 */
 	const char *skip;  /* a tensor that is left out */
 	const char *extra; /* a tensor that is added */
 };
