@@ -109,7 +109,7 @@ int kernels_init(const struct kernels **ret)
 	const char *wish = getenv("MOED_CPU");
 	size_t ceiling = KERNELS_TIER_MAX - 1;
 
-	if (wish) {
+	if (wish && *wish) {
 		for (ceiling = 0; ceiling < ARRAY_SIZE(names); ceiling++)
 			if (!strcmp(wish, names[ceiling]))
 				break;

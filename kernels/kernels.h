@@ -174,7 +174,8 @@ struct kernels {
 
 /*
  * The best tier that the CPU, the system and MOED_CPU allow.  MOED_CPU (scalar|avx2|vnni|amx) is a
- * ceiling: one above what the machine has is met by the best below it.  -EINVAL for another word.
+ * ceiling: one above what the machine has is met by the best below it; empty is none.  -EINVAL for
+ * another word, and *ret is not set.
  */
 int kernels_init(const struct kernels **ret);
 

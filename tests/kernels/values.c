@@ -12,6 +12,10 @@
 #include <string.h>
 #include <math.h>
 #include <cmocka.h>
+#include <fenv.h>
+#ifdef __x86_64__
+#include <xmmintrin.h>
+#endif
 #include "kernels.h"
 #include "num.h"
 
@@ -116,12 +120,15 @@ static void test_products(void **unused)
 		uint64_t bytes;
 		float have;
 
-		if (!f || !f->product || f->block == 1)
+		if (!f || !f->product)
 			continue;
 		assert_true(kernels_row_bytes(f, N, &bytes));
 		for (size_t i = 0; i < bytes; i++)
 			block[i] = (uint8_t)((seed = seed * 1664525 + 1013904223) >> 24);
-		for (size_t i = 0; i < bytes; i += f->bytes)
+		/* Signs and mild exponents for floats; mild factors for blocks. */
+		for (size_t i = f->bytes - 1; f->block == 1 && i < bytes; i += f->bytes)
+			block[i] = (block[i] & 0x83) | 0x3c;
+		for (size_t i = 0; f->block > 1 && i < bytes; i += f->bytes)
 			for (int k = 1; k < 4; k += 2)
 				block[i + (type == KERNELS_Q6_K ? 208 : 0) * (k == 1) + k] &= 0xb3;
 		for (size_t i = 0; i < N; i++)
@@ -129,7 +136,9 @@ static void test_products(void **unused)
 		ref->dequantize(type, block, w, N);
 		ref->quantize(f->input, x, q, N);
 		for (size_t i = 0; i < N; i++) {
-			if (f->input == KERNELS_INPUT_Q32) {
+			if (f->input == KERNELS_INPUT_F32) {
+				memcpy(&back[i], q + 4 * i, sizeof(float));
+			} else if (f->input == KERNELS_INPUT_Q32) {
 				struct kernels_q32 *b = (void *)q;
 
 				back[i] = b[i / 32].d * b[i / 32].q[i % 32];
@@ -239,19 +248,51 @@ static void test_attention(void **unused)
 
 static void test_choice(void **unused)
 {
+	static const char *const words[] = {"scalar", "avx2", "vnni", "amx"};
+	static const char *const wrong[] = {"avx3", "AVX2", " avx2", "avx", "avx2,vnni", "0"};
 	const struct kernels *k = NULL;
 
-	assert_return_code(setenv("MOED_CPU", "scalar", 1), errno);
+	/* Each word is a ceiling: the best tier of this machine that is not above it. */
+	for (int ceiling = 0; ceiling < KERNELS_TIER_MAX; ceiling++) {
+		int best = ceiling;
+
+		while (!kernels_get((enum kernels_tier)best))
+			best--;
+		assert_return_code(setenv("MOED_CPU", words[ceiling], 1), errno);
+		assert_int_equal(kernels_init(&k), 0);
+		assert_int_equal(k->tier, best);
+		assert_ptr_equal(k, kernels_get((enum kernels_tier)best));
+		assert_string_equal(k->name, words[best]);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		const struct kernels *kept = k;
+
+		assert_return_code(setenv("MOED_CPU", wrong[i], 1), errno);
+		assert_int_equal(kernels_init(&k), -EINVAL);
+		assert_ptr_equal(k, kept);
+	}
+	assert_return_code(setenv("MOED_CPU", "", 1), errno);
 	assert_int_equal(kernels_init(&k), 0);
-	assert_int_equal(k->tier, KERNELS_SCALAR);
-	assert_return_code(setenv("MOED_CPU", "amx", 1), errno);
-	assert_int_equal(kernels_init(&k), 0);
-	assert_return_code(setenv("MOED_CPU", "avx3", 1), errno);
-	assert_int_equal(kernels_init(&k), -EINVAL);
 	assert_return_code(unsetenv("MOED_CPU"), errno);
 	assert_int_equal(kernels_init(&k), 0);
 	for (int t = (int)k->tier + 1; t < KERNELS_TIER_MAX; t++)
 		assert_null(kernels_get((enum kernels_tier)t));
+	assert_int_equal(kernels_check_thread(), 0);
+}
+
+/* A thread that rounds otherwise, or flushes denormals, is told so. */
+static void test_thread(void **unused)
+{
+	assert_int_equal(fesetround(FE_UPWARD), 0);
+	assert_int_equal(kernels_check_thread(), -ENOTSUP);
+	assert_int_equal(fesetround(FE_TONEAREST), 0);
+#ifdef __x86_64__
+	for (unsigned bit = 0x40; bit <= 0x8000; bit *= 0x200) {
+		_mm_setcsr(_mm_getcsr() | bit);
+		assert_int_equal(kernels_check_thread(), -ENOTSUP);
+		_mm_setcsr(_mm_getcsr() & ~bit);
+	}
+#endif
 	assert_int_equal(kernels_check_thread(), 0);
 }
 
@@ -266,6 +307,7 @@ int main(void)
 		cmocka_unit_test(test_dequantize),
 		cmocka_unit_test(test_attention),
 		cmocka_unit_test(test_choice),
+		cmocka_unit_test(test_thread),
 	};
 
 	ref = kernels_get(KERNELS_SCALAR);
