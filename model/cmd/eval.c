@@ -28,7 +28,7 @@
 static const char text[] =
 	"Usage: moe-model eval FILE --prompts IDS.json [OPTION...]\n"
 	"Run prompts, given as ids, through the engine and print what it computes.\n\n"
-	"  --prompts FILE   {\"prompts\": [[1, 2, 3], ...]}\n"
+	"  --prompts FILE   {\"prompts\": [[1, 2, 3], ...]}; - is stdin\n"
 	"  --greedy N       continue each prompt by N tokens, the best one each time\n"
 	"  --memory SIZE    the limit, as 512M, 6G or 60% (default: what there is)\n"
 	"  --threads N      threads of the engine (default: one for each CPU)\n"
@@ -39,7 +39,7 @@ static const char text[] =
 	"  --json           the answer as JSON (the only form; may be left out)\n"
 	"  --help           show this and exit\n\n"
 	"The answer is a list, one object a prompt: prompt_ids; logits, one row a position;\n"
-	"experts, a list over the layers that have them, {layer, positions: [{ids, weights}]};\n"
+	"experts[layer][position], {ids, weights}, best first (a dense layer has []);\n"
 	"greedy, the ids that follow; error, where the prompt failed.\n\n"
 	"Exit status: 0 success, 1 failure (a prompt that failed, too), 2 wrong usage.\n";
 
@@ -87,7 +87,9 @@ static int read_prompt(struct prompt *p, const json_t *ids, const struct eval *v
 {
 	size_t n = json_array_size(ids);
 
-	if (!json_is_array(ids) || n == 0 || n > LIMIT_CONTEXT)
+	if (n + v->o.greedy > LIMIT_CONTEXT)
+		return -E2BIG;
+	if (!json_is_array(ids) || n == 0)
 		return -EINVAL;
 	p->n = n;
 	p->ids = calloc(n + v->o.greedy, sizeof *p->ids);
@@ -104,29 +106,58 @@ static int read_prompt(struct prompt *p, const json_t *ids, const struct eval *v
 	return 0;
 }
 
+static json_t *load_json(const char *path)
+{
+	bool is_stdin = !strcmp(path, "-");
+	json_error_t why;
+	json_t *root = is_stdin ? json_loadf(stdin, 0, &why) : json_load_file(path, 0, &why);
+
+	if (!root)
+		(void)cmd_failed(VERB, "cannot read '%s': %s, line %d", is_stdin ? "stdin" : path,
+			why.text, why.line);
+	return root;
+}
+
+static int prompt_refused(const struct eval *v, size_t i, size_t n, int why)
+{
+	if (why == -ENOMEM)
+		return cmd_failed(VERB, "out of memory");
+	if (why == -E2BIG)
+		return cmd_failed(VERB,
+			"prompt %zu of '%s' has %zu ids; with what follows them at most %" PRIu64
+			" are allowed",
+			i, v->o.prompts, n, LIMIT_CONTEXT);
+	return cmd_failed(VERB,
+		"prompt %zu of '%s' is not a list of ids from 0 to %" PRIu32 " with at least one",
+		i, v->o.prompts, v->desc->vocabulary - 1);
+}
+
 static int read_prompts(struct eval *v)
 {
-	json_error_t why;
-	json_t *root = json_load_file(v->o.prompts, 0, &why), *list;
+	json_t *root = load_json(v->o.prompts), *list;
 	int status = CMD_OK;
 
 	if (!root)
-		return cmd_failed(
-			VERB, "cannot read '%s': %s, line %d", v->o.prompts, why.text, why.line);
+		return CMD_FAILED;
 	list = json_object_get(root, "prompts");
 	v->n_prompts = json_array_size(list);
-	if (!json_is_array(list) || v->n_prompts > LIMIT_SESSIONS)
-		status = cmd_failed(VERB,
-			"'%s' is not {\"prompts\": [[ids], ...]} with at most %u prompts",
-			v->o.prompts, LIMIT_SESSIONS);
+	if (!json_is_array(list))
+		status = cmd_failed(VERB, "'%s' is not {\"prompts\": [[ids], ...]}", v->o.prompts);
+	else if (v->o.batch && v->n_prompts > LIMIT_SESSIONS)
+		status = cmd_failed(
+			VERB, "%zu prompts: with --batch at most %u", v->n_prompts, LIMIT_SESSIONS);
 	else
 		v->prompts = calloc(v->n_prompts + 1, sizeof *v->prompts);
+	if (status == CMD_OK && !v->prompts)
+		status = cmd_failed(VERB, "out of memory");
 	for (size_t i = 0; status == CMD_OK && i < v->n_prompts; i++) {
+		const json_t *ids = json_array_get(list, i);
+		int r;
+
 		v->prompts[i].eval = v;
-		if (read_prompt(&v->prompts[i], json_array_get(list, i), v) < 0)
-			status = cmd_failed(VERB,
-				"prompt %zu of '%s' is not a list of ids from 0 to %" PRIu32, i,
-				v->o.prompts, v->desc->vocabulary - 1);
+		r = read_prompt(&v->prompts[i], ids, v);
+		if (r < 0)
+			status = prompt_refused(v, i, json_array_size(ids), r);
 	}
 	json_decref(root);
 	return status;
@@ -408,25 +439,22 @@ static int run_group(struct eval *v, size_t first, size_t last)
 	return r;
 }
 
+/* [layer][position]; a dense layer has no positions. */
 static void print_experts(const struct eval *v, const struct prompt *p)
 {
-	const char *comma = "";
 	uint32_t k = v->desc->top_k;
 
 	(void)printf("\"experts\":[");
 	for (uint32_t l = 0; l < v->desc->n_layers; l++) {
-		if (!v->desc->layers[l].moe)
-			continue;
-		(void)printf("%s{\"layer\":%" PRIu32 ",\"positions\":[", comma, l);
-		for (size_t i = 0; i < p->n; i++) {
+		(void)printf("%s", l ? ",\n[" : "[");
+		for (size_t i = 0; v->desc->layers[l].moe && i < p->n; i++) {
 			(void)printf("%s{", i ? "," : "");
 			print_ids("ids", p->route_ids + i * route_size(v) + (size_t)l * k, k);
 			(void)printf(",\"weights\":");
 			print_floats(p->route_weights + i * route_size(v) + (size_t)l * k, k);
 			(void)putchar('}');
 		}
-		(void)printf("]}");
-		comma = ",";
+		(void)putchar(']');
 	}
 	(void)putchar(']');
 }
@@ -521,7 +549,7 @@ static int evaluate(struct eval *v)
 	(void)putchar('[');
 	if (v->o.batch)
 		r = run_batch(v);
-	for (size_t i = 0; r == 0 && !v->o.batch && i < v->n_prompts; i++)
+	for (size_t i = 0; r == 0 && !v->o.batch && i < v->n_prompts && !ferror(stdout); i++)
 		r = run_one(v, i);
 	if (r < 0)
 		return cmd_failed(VERB, "the engine failed: %s", strerror(-r));
@@ -529,6 +557,8 @@ static int evaluate(struct eval *v)
 		if (v->prompts[i].code)
 			status = cmd_failed(VERB, "prompt %zu: %s", i, v->prompts[i].error);
 	(void)printf("]\n");
+	if (fflush(stdout) || ferror(stdout))
+		status = cmd_failed(VERB, "cannot write the answer: %s", strerror(errno));
 	if (v->o.stats)
 		print_stats(v);
 	return status;

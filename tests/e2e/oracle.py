@@ -52,9 +52,9 @@ def routed(answers, k, how):
     """The routing varies, and every weight is exactly 1/k."""
     sets = set()
     for answer in answers:
-        for layer in answer["experts"]:
-            for position in layer["positions"]:
-                sets.add((layer["layer"], *sorted(position["ids"])))
+        for number, layer in enumerate(answer["experts"]):
+            for position in layer:
+                sets.add((number, *sorted(position["ids"])))
                 expect(position["weights"] == [1 / k] * k, f"{how}: weights {position['weights']}")
     return sets
 
