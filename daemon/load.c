@@ -103,6 +103,7 @@ int load_init(struct load *l, const struct config *c, struct error *err)
 		load_deinit(l);
 		return r;
 	}
+	l->half_reads = plan_half_reads(&in, &l->plan);
 	/* One session may have the whole pool, but no more than the model was trained for. */
 	l->context = l->plan.context;
 	if (l->desc->context)
@@ -137,6 +138,12 @@ void load_print(const struct load *l, FILE *f)
 	(void)fprintf(f, "slots         %llu (%.1f a layer), %.0f %% of experts found in them\n",
 		(unsigned long long)l->plan.slots, l->plan.slots_per_layer,
 		100 * l->plan.expected_hit);
-	(void)fprintf(f, "reads         %s a token expected\n",
-		num_format_size((uint64_t)l->plan.bytes_per_token, text));
+	(void)fprintf(f, "reads         %s a token expected%s\n",
+		num_format_size((uint64_t)l->plan.bytes_per_token, text),
+		l->half_reads && l->plan.expected_hit == 0
+			? ": the slots hold less than one token cycle"
+			: "");
+	if (l->half_reads)
+		(void)fprintf(f, "half of that  with a limit of %s: about twice the speed\n",
+			num_format_size(l->half_reads, text));
 }

@@ -26,6 +26,7 @@ struct load {
 	struct chat *chat;
 	struct memory_limit limit;
 	struct plan plan;
+	uint64_t half_reads; /* the limit at which half as much is read per token; 0: nothing is */
 	uint32_t threads;
 	uint32_t context; /* positions of one session */
 	char limit_text[640];

@@ -13,6 +13,7 @@
 
 #include "cmd.h"
 #include "gguf.h"
+#include "limit.h"
 #include "memory-limit.h"
 #include "num.h"
 
@@ -51,7 +52,9 @@ static void print_reads(const struct plan *p, uint64_t half)
 			"                the slots hold less than one token cycle: every token "
 			"reads all of it\n");
 	if (half)
-		(void)printf("half the reads: with %s\n", num_format_size(half, a));
+		(void)printf("half the reads: with %s, about twice the speed where the disk is the "
+			     "limit\n",
+			num_format_size(half, a));
 }
 
 static void print_text(const struct plan *p, const struct desc *d, uint64_t half)
@@ -204,7 +207,7 @@ static int parse(int argc, char **argv, struct options *o)
 
 int cmd_plan(int argc, char **argv)
 {
-	struct options o = {.clients = 16, .threads = cmd_cpus()};
+	struct options o = {.clients = LIMIT_CLIENTS_PLANNED, .threads = cmd_cpus()};
 	struct error err = ERROR_NONE;
 	struct gguf *g = NULL;
 	struct desc *d = NULL;
