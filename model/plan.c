@@ -207,21 +207,25 @@ static uint64_t find_floor(const struct plan_input *in, const struct shape *s)
 	return high;
 }
 
-/* The largest prefill chunk whose scratch is at most an eighth of what is left beside the least. */
+/*
+ * The largest prefill chunk whose rows take at most a quarter of what is left beside the least.  A
+ * chunk reads nearly all experts that have no slot, so that twice the rows halve what a prompt
+ * reads; few slots more would spare it little.
+ */
 static uint32_t choose_bulk(const struct plan_input *in, const struct shape *s)
 {
-	uint64_t kv = desc_kv_bytes(in->desc, least_context(in));
+	uint64_t kv = desc_kv_bytes(in->desc, least_context(in)), room, need, spare;
+	struct plan least, p;
 
 	if (in->bulk_rows)
 		return in->bulk_rows;
+	fill_fixed(&least, in, in->limit, BULK_ROWS_LEAST);
+	room = arena_room(&least);
+	need = arena_bytes(&least, kv, s->slots_least);
+	spare = room - num_min(room, need);
 	for (uint32_t n = BULK_ROWS; n > BULK_ROWS_LEAST; n /= 2) {
-		struct plan p;
-		uint64_t need, room;
-
 		fill_fixed(&p, in, in->limit, n);
-		room = arena_room(&p);
-		need = arena_bytes(&p, kv, s->slots_least);
-		if (need <= room && p.use[PLAN_SCRATCH] <= (room - need) / 8)
+		if (p.use[PLAN_SCRATCH] - least.use[PLAN_SCRATCH] <= spare / 4)
 			return n;
 	}
 	return BULK_ROWS_LEAST;
