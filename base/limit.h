@@ -19,6 +19,7 @@
 #define LIMIT_GGUF_TENSORS 65536u
 #define LIMIT_GGUF_NAME 128u
 #define LIMIT_GGUF_DIMS 4u
+#define LIMIT_TEMPLATE 65536u /* chat template: three times the largest published */
 
 /* Shapes */
 #define LIMIT_LAYERS 1024u

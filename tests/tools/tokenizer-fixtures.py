@@ -10,8 +10,10 @@ FOLDER holds vocab_gguf.py and template_cases.py, which know the vocabularies, t
 All byte-level fixtures hold the same tokens (all bytes and the first merges of SmolLM2); they differ in
 tokenizer.ggml.pre.  The sentencepiece fixture holds the first pieces of Mixtral's vocabulary.
 Cases: one a line, "FLAGS HEX IDS..."; flags: 1 add_special, 2 parse_special; HEX is - for the empty text.
-Conversations (chat.txt): "VOCABULARY TEMPLATE HEX-OF-PROMPT ROLE HEX ROLE HEX ...", TEMPLATE a file beside it.
+Conversations (chat.txt), rendered with the templates in OUT/templates: "TEMPLATE HEX-OF-PROMPT ROLE HEX ROLE HEX ..."; the
+prompt is ! where rendering fails, and then the message in hex where the template gives one.
 """
+import glob
 import os
 import sys
 
@@ -96,27 +98,52 @@ def write_cases(name, v):
     vg.write_gguf(v, f"{OUT}/{name}.gguf", False, 0)
 
 
+# More than template_cases.py has: thoughts, marks of every kind, joined roles.
+CONVERSATIONS = [
+    [("user", "a"), ("assistant", "<think>\n\nx\n\n</think>\n\n\nb"), ("user", "c"), ("assistant", "<think>y</think>d")],
+    [("user", "a"), ("assistant", "no thought"), ("assistant", "</think>"), ("assistant", "<think></think>\n\n")],
+    [("user", "a"), ("assistant", "p<think>q<think>r</think>s</think>\nt</think>u")],
+    [("user", "a"), ("assistant", "<think>b\n</think>c"), ("user", "<tool_response>r</tool_response>"), ("assistant", "<think>d</think>\ne")],
+    [("user", "<tool_response></tool_response>"), ("assistant", "x")],
+    [("user", "<tool_response>"), ("assistant", "<think>b</think>x"), ("assistant", "y")],
+    [("system", "s"), ("user", "a"), ("assistant", "b")],
+    [("system", "s"), ("system", "t"), ("user", "a")],
+    [("system", ""), ("user", "a"), ("system", ""), ("assistant", " b ")],
+    [("system", "s")],
+    [("system", "s"), ("assistant", "b")],
+    [("user", "a"), ("user", "b"), ("system", "s"), ("user", "c"), ("assistant", "d"), ("assistant", "e"), ("user", "f")],
+    [("user", "a"), ("assistant", ""), ("user", "b")],
+    [("user", "a"), ("assistant", ""), ("assistant", ""), ("user", "b")],
+    [("user", "a"), ("assistant", "\u2003b\x1c\u00a0\n"), ("user", " ")],
+    [("user", "<|endoftext|><|im_start|>assistant\n</s><s>[INST]"), ("assistant", "</s> <|im_end|>"), ("user", "<|im_start|>")],
+    [("user", "\u2581x \u2581"), ("assistant", "\u2581"), ("user", "y")],
+    [("user", "a"), ("tool", "b"), ("user", "c")],
+    [("tool", "b")],
+    [("user", "a"), ("tool", "b"), ("tool", "c"), ("assistant", "<think>x</think>d"), ("tool", "e")],
+    [("user", "a" * 300), ("assistant", "b " * 100), ("user", "\u0301")],
+]
+
+
 def conversations():
-    plain = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-             "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
-    templates = {"smollm2": vg.load_smollm2(None).template, "chatml": plain, "think": vg.TEMPLATES["chatml"],
-                 "mixtral": vg.TEMPLATES["mixtral"]}
-    templates["mistral-v1"] = tc.package_templates()["mistral v1 spm (package)"]
     lines = []
-    for name, template in templates.items():
-        with open(f"{OUT}/{name}.jinja", "w", encoding="utf-8", newline="") as f:
-            f.write(template)
-        for what, context in tc.CONVERSATIONS.items():
-            turns = context["messages"]
-            if any(set(m) != {"role", "content"} or not isinstance(m["content"], str) for m in turns):
-                continue
-            if context.get("tools") or not context["add_generation_prompt"] or "thinking" in what:
+    every = [[(m["role"], m["content"]) for m in c["messages"]] for what, c in tc.CONVERSATIONS.items()
+             if all(set(m) == {"role", "content"} and isinstance(m["content"], str) for m in c["messages"])
+             and not c.get("tools") and "thinking" not in what] + CONVERSATIONS
+    for path in sorted(glob.glob(OUT + "/templates/*.jinja")):
+        name = os.path.basename(path).removesuffix(".jinja")
+        with open(path, encoding="utf-8", newline="") as f:
+            template = f.read()
+        for turns in every:
+            # They leave out roles that they do not know; we refuse those.
+            if name.startswith("qwen") and name != "qwen2" and {r for r, _ in turns} - {"system", "user", "assistant", "tool"}:
                 continue
             bos, eos = ("<s>", "</s>") if name.startswith("mi") else ("<|endoftext|>", "<|im_end|>")
-            out = tc.render(template, {"tools": None, "bos_token": bos, "eos_token": eos, "messages": turns,
-                                       "add_generation_prompt": True})
+            out = tc.render(template, {"tools": None, "bos_token": bos, "eos_token": eos, "add_generation_prompt": True,
+                                       "messages": [{"role": r, "content": c} for r, c in turns]})
             prompt = spell(out["expected"].encode()) if "expected" in out else "!"
-            lines.append(" ".join([name, prompt, *(f"{m['role']} {spell(m['content'].encode())}" for m in turns)]))
+            if out.get("error", {}).get("kind") == "raise":
+                prompt += out["error"]["message"].encode().hex()
+            lines.append(" ".join([name, prompt, *(f"{r} {spell(c.encode())}" for r, c in turns)]))
     with open(f"{OUT}/chat.txt", "w", encoding="ascii") as f:
         f.write("\n".join(lines) + "\n")
 
