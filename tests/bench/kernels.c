@@ -1,109 +1,348 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * How fast the products are: for each type and tier, one column out of a large matrix (decode: GB/s
- * of weights) and several columns out of the cache (prefill: GMAC/s).  One thread; start it twice
- * for two.  Prints a JSON array.  Arguments: MiB of weights (default 64), n (default 2048).
+ * How fast the kernels are, as JSON, beside what the machine can do at most in the same run: for
+ * each weight type and tier one column (decode: GB/s of weights, out of memory that no cache holds)
+ * and several (prefill: thousand million integer operations a second, two to a product), and
+ * attention.  One thread; start it twice for two.  Not a test: nothing here passes or fails.
  */
 
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
+
+#include "clock.h"
 #include "kernels.h"
 #include "num.h"
 
-static double now(void)
-{
-	struct timespec t;
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+#define COLS_MAX 512u
+#define N_MAX 16384u
+#define PORTION ((size_t)32 << 20) /* read in one measurement; then comes the next */
+#define CACHED_ROWS ((size_t)64)   /* a piece of rows as one thread takes it */
+
+static double seconds_since(uint64_t start)
+{
+	return (double)(clock_now() - start) / (double)CLOCK_NS_PER_S;
 }
 
-/* Seconds of one product, the best of several. */
-static double measure(const struct kernels *k, const struct kernels_product *p)
+/* Seconds of the fastest of several runs: the neighbours of a shared machine only slow one down. */
+static double fastest(void (*run)(void *arg), void *arg)
 {
-	double best = 1e9, begin = now();
+	double best = 1e9, t;
+	uint64_t begin = clock_now();
 
-	for (int i = 0; i < 40 && (i < 2 || now() - begin < 0.3); i++) {
-		double t = now();
+	for (unsigned i = 0; i < 100 && (i < 3 || seconds_since(begin) < 0.4); i++) {
+		uint64_t start = clock_now();
 
-		k->product[p->type](p);
-		t = now() - t;
-		best = t < best ? t : best;
+		run(arg);
+		t = seconds_since(start);
+		best = num_min(best, t);
 	}
 	return best;
 }
 
-static void bench(
-	const struct kernels *k, const struct kernels_format *f, uint8_t *w, size_t size, size_t n)
+struct weights {
+	uint8_t *base;
+	size_t size;
+	size_t at; /* of the portion that is next */
+	volatile uint64_t sum;
+};
+
+/* Each portion has left the caches when its turn comes again. */
+static const uint8_t *portion(struct weights *w)
 {
-	static const size_t cols[] = {1, 4, 8, 16, 32, 64, 128};
-	static float x[16384], out[1 << 20];
-	static uint8_t q[128 * 16384 * 4];
+	const uint8_t *p = w->base + w->at;
+
+	w->at = (w->at + PORTION) % w->size;
+	return p;
+}
+
+/* A plain read of every line, with as much prefetch as the products have. */
+static void run_read(void *arg)
+{
+	typedef uint64_t v8 __attribute__((vector_size(64)));
+	struct weights *w = arg;
+	const uint8_t *p = portion(w);
+	v8 a = {0}, b = {0};
+
+	for (size_t i = 0; i + 128 <= PORTION; i += 128) {
+		const v8 *v = (const v8 *)__builtin_assume_aligned(p + i, 64);
+
+		__builtin_prefetch(p + i + 4608, 0, 3);
+		__builtin_prefetch(p + i + 4672, 0, 3);
+		a += v[0];
+		b += v[1];
+	}
+	a += b;
+	w->sum = a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7];
+}
+
+#define PEAK_STEPS 100000
+
+#ifdef __x86_64__
+__attribute__((target("avx512f,avx512vnni"))) static void run_int8(void *arg)
+{
+	__m512i a[12], x = _mm512_set1_epi32(1);
+
+#pragma GCC unroll 12
+	for (int i = 0; i < 12; i++)
+		a[i] = _mm512_setzero_si512();
+	for (int step = 0; step < PEAK_STEPS; step++)
+#pragma GCC unroll 12
+		for (int i = 0; i < 12; i++) {
+			a[i] = _mm512_dpbusd_epi32(a[i], x, x);
+			__asm__ volatile("" : "+v"(a[i]));
+		}
+}
+
+__attribute__((target("avx512f"))) static void run_fma(void *arg)
+{
+	__m512 a[12], x = _mm512_set1_ps(0.5f);
+
+#pragma GCC unroll 12
+	for (int i = 0; i < 12; i++)
+		a[i] = x;
+	for (int step = 0; step < PEAK_STEPS; step++)
+#pragma GCC unroll 12
+		for (int i = 0; i < 12; i++) {
+			a[i] = _mm512_fmadd_ps(a[i], x, x);
+			__asm__ volatile("" : "+v"(a[i]));
+		}
+}
+#endif
+
+static void report_limits(struct weights *w)
+{
+	printf("  \"limits\": {\"read_gb_per_s\": %.2f",
+		(double)PORTION / fastest(run_read, w) * 1e-9);
+#ifdef __x86_64__
+	if (kernels_get(KERNELS_VNNI)) {
+		printf(", \"vnni_gop_per_s\": %.0f",
+			2.0 * 12 * 64 * PEAK_STEPS / fastest(run_int8, NULL) * 1e-9);
+		printf(", \"avx512_gflop_per_s\": %.0f",
+			2.0 * 12 * 16 * PEAK_STEPS / fastest(run_fma, NULL) * 1e-9);
+	}
+#endif
+	printf("},\n");
+}
+
+struct product {
+	const struct kernels *kernels;
+	struct kernels_product p;
+	struct weights *weights; /* or NULL where they are always the same */
+};
+
+static void run_product(void *arg)
+{
+	struct product *a = arg;
+
+	if (a->weights)
+		a->p.w = portion(a->weights);
+	a->kernels->product[a->p.type](&a->p);
+}
+
+/* x holds COLS_MAX columns of any form, out as many results as any product here has. */
+struct buffers {
+	float *values;
+	uint8_t *x;
+	float *out;
+};
+
+static void bench_product(const struct kernels *k, const struct kernels_format *f,
+	struct weights *w, const struct buffers *b, size_t n)
+{
+	static const size_t cols[] = {1, 16, 64, COLS_MAX};
+	size_t stride = kernels_input_bytes(f->input, n);
 	uint64_t row;
 
 	if (!kernels_row_bytes(f, n, &row))
 		return;
-	for (size_t i = 0; i < n; i++)
-		x[i] = (float)((i * 2654435761u) % 1000) * 1e-3f - 0.5f;
-	for (size_t c = 0; c < 128; c++)
-		k->quantize(f->input, x, q + c * kernels_input_bytes(f->input, n), n);
+	for (size_t c = 0; c < COLS_MAX; c++)
+		k->quantize(f->input, b->values, b->x + c * stride, n);
+	printf("    {\"tier\": \"%s\", \"type\": \"%s\", \"n\": %zu", k->name, f->name, n);
 	for (size_t i = 0; i < ARRAY_SIZE(cols); i++) {
-		/* Decode reads everything once; prefill works on an expert of 1 MiB or so. */
-		size_t rows = num_min(
-			i ? ((size_t)1 << 20) / row : size / row, ARRAY_SIZE(out) / cols[i]);
-		double t = measure(k, &(struct kernels_product){
-					      .type = f->type,
-					      .w = w,
-					      .w_stride = row,
-					      .rows = rows,
-					      .x = q,
-					      .x_stride = kernels_input_bytes(f->input, n),
-					      .cols = cols[i],
-					      .n = n,
-					      .out = out,
-					      .out_stride = rows,
-				      });
+		size_t rows = i ? CACHED_ROWS : num_align_down(PORTION / row, (size_t)16);
+		struct product a = {.kernels = k, .weights = i ? NULL : w};
+		double t;
 
-		printf("  {\"tier\": \"%s\", \"type\": \"%s\", \"rows\": %zu, \"n\": %zu, "
-		       "\"cols\": "
-		       "%zu, \"gb_s\": %.2f, \"gmac_s\": %.1f},\n",
-			k->name, f->name, rows, n, cols[i], (double)(rows * row) / t * 1e-9,
-			(double)(rows * n * cols[i]) / t * 1e-9);
+		a.p = (struct kernels_product){
+			.type = f->type,
+			.w = w->base,
+			.w_stride = row,
+			.rows = rows,
+			.x = b->x,
+			.x_stride = stride,
+			.cols = cols[i],
+			.n = n,
+			.out = b->out,
+			.out_stride = rows,
+		};
+		t = fastest(run_product, &a);
+		if (!i)
+			printf(", \"gb_per_s\": %.2f", (double)(rows * row) / t * 1e-9);
+		else
+			printf(", \"gop_per_s_%zu\": %.0f", cols[i],
+				2.0 * (double)(rows * n * cols[i]) / t * 1e-9);
 	}
 }
 
-int main(int argc, char **argv)
-{
-	size_t size = (size_t)(argc > 1 ? atoi(argv[1]) : 64) << 20;
-	size_t n = argc > 2 ? (size_t)atoi(argv[2]) : 2048;
-	const char *only = argc > 3 ? argv[3] : NULL;
-	uint8_t *w;
+enum { HEAD = 128, BLOCKS = 16 };
 
-	if (!size || !n || n > 16384 || n % 256) {
-		fprintf(stderr, "usage: bench-kernels [MIB [N [TYPE]]], N a multiple of 256\n");
-		return 2;
+struct attention {
+	const struct kernels *kernels;
+	struct kernels_attention a;
+	const uint16_t *kv;
+};
+
+static void run_attention(void *arg)
+{
+	struct attention *t = arg;
+
+	for (size_t b = 0; b < BLOCKS; b++) {
+		t->a.k = t->kv + b * 2 * 64 * HEAD;
+		t->a.v = t->kv + (b * 2 + 1) * 64 * HEAD;
+		t->kernels->attention(&t->a);
 	}
-	w = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (w == MAP_FAILED) {
-		perror("mmap");
-		return 1;
+}
+
+/* Heads of 128, f16, 1,024 positions: one query, a group of 8, and 16 rows of them. */
+static void bench_attention(const struct kernels *k, const struct buffers *b)
+{
+	static const size_t queries[] = {1, 8, 128};
+	static uint16_t kv[BLOCKS * 2 * 64 * HEAD];
+	static float state[128 * (HEAD + 2)];
+	static uint32_t keys[128];
+
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		keys[i] = 64;
+	k->f32_to_f16(kv, b->values, N_MAX);
+	for (size_t i = N_MAX; i < ARRAY_SIZE(kv); i++)
+		kv[i] = kv[i - N_MAX];
+	printf("    {\"tier\": \"%s\"", k->name);
+	for (size_t i = 0; i < ARRAY_SIZE(queries); i++) {
+		struct attention t = {.kernels = k, .kv = kv};
+
+		t.a = (struct kernels_attention){
+			.q = b->values,
+			.q_stride = HEAD,
+			.head = HEAD,
+			.n_q = queries[i],
+			.keys = keys,
+			.scale = kernels_attention_scale(HEAD),
+			.state = state,
+		};
+		for (size_t q = 0; q < queries[i]; q++)
+			kernels_attention_reset(state + q * kernels_attention_state(HEAD), HEAD);
+		printf(", \"gflop_per_s_%zu\": %.0f", queries[i],
+			2.0 * 2 * 64 * BLOCKS * HEAD * (double)queries[i] /
+				fastest(run_attention, &t) * 1e-9);
 	}
-	madvise(w, size, MADV_HUGEPAGE);
-	memset(w, 0x31, size);
-	printf("[\n");
-	for (int t = 0; t < KERNELS_TIER_MAX; t++)
+}
+
+static void report(struct weights *w, const struct buffers *b, size_t n, const char *only)
+{
+	const char *comma = "";
+
+	printf("{\n  \"weights_bytes\": %zu,\n", w->size);
+	report_limits(w);
+	printf("  \"products\": [");
+	for (int t = KERNELS_TIER_MAX - 1; t >= 0; t--)
 		for (uint32_t type = 0; type < KERNELS_TYPE_MAX; type++) {
 			const struct kernels *k = kernels_get((enum kernels_tier)t);
 			const struct kernels_format *f = kernels_format(type);
 
-			if (k && f && f->product && (!only || !strcmp(only, f->name)))
-				bench(k, f, w, size, n);
+			if (!k || !f || !f->product || (only && strcmp(only, f->name) != 0))
+				continue;
+			printf("%s\n", comma);
+			bench_product(k, f, w, b, n);
+			printf("}");
+			fflush(stdout);
+			comma = ",";
 		}
-	printf("  {}\n]\n");
-	munmap(w, size);
+	printf("\n  ],\n  \"attention\": [");
+	comma = "";
+	for (int t = KERNELS_TIER_MAX - 1; t >= 0; t--) {
+		const struct kernels *k = kernels_get((enum kernels_tier)t);
+
+		if (!k)
+			continue;
+		printf("%s\n", comma);
+		bench_attention(k, b);
+		printf("}");
+		comma = ",";
+	}
+	printf("\n  ]\n}\n");
+}
+
+static void usage(FILE *to)
+{
+	fputs("Usage: bench-kernels [--memory SIZE] [--row N] [--type NAME]\n"
+	      "Prints how fast the kernels are on one thread, as JSON.\n"
+	      "  --memory SIZE  weights of the products with one column (512M)\n"
+	      "  --row N        elements of a row, a multiple of 256, at most 16384 (2048)\n"
+	      "  --type NAME    only this weight type, for example Q4_K\n",
+		to);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"memory", required_argument, NULL, 'm'},
+		{"row", required_argument, NULL, 'r'},
+		{"type", required_argument, NULL, 't'},
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
+	struct weights w = {.size = (size_t)512 << 20};
+	struct buffers b;
+	const char *only = NULL;
+	uint64_t n = 2048, size = w.size;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		int r = 0;
+
+		if (c == 'm')
+			r = num_parse_size(optarg, 0, &size);
+		else if (c == 'r')
+			r = num_parse_u64(optarg, 256, N_MAX, &n);
+		else if (c == 't')
+			only = optarg;
+		if (c == 'h') {
+			usage(stdout);
+			return 0;
+		}
+		if (c == '?' || r < 0 || n % 256 || size < PORTION || size > (size_t)1 << 36) {
+			usage(stderr);
+			return 2;
+		}
+	}
+	w.size = num_align_down((size_t)size, PORTION);
+	w.base = mmap(NULL, w.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	b.values = malloc(N_MAX * sizeof(float));
+	b.x = aligned_alloc(64, COLS_MAX * N_MAX * sizeof(float));
+	/* One column has the most rows, where they are shortest, in Q4_0; or many columns do. */
+	b.out = malloc(num_max(w.size / (n / 32 * 18), COLS_MAX * CACHED_ROWS) * sizeof(float));
+	if (w.base == MAP_FAILED || !b.values || !b.x || !b.out) {
+		perror("bench-kernels: cannot get memory");
+		return 1;
+	}
+	/* Pages of zeros may share one frame until written; small ones cost what is not measured.
+	 */
+	madvise(w.base, w.size, MADV_HUGEPAGE);
+	memset(w.base, 0x31, w.size);
+	for (size_t i = 0; i < N_MAX; i++)
+		b.values[i] = (float)((i * 2654435761u) % 1000) * 1e-3f - 0.5f;
+	report(&w, &b, n, only);
+	munmap(w.base, w.size);
+	free(b.values);
+	free(b.x);
+	free(b.out);
 	return 0;
 }

@@ -373,8 +373,9 @@ INLINE void product(uint32_t type, size_t bytes, const struct kernels_product *p
 	k.x_stride = p->x_stride;
 	if (rows)
 		configure(type >= KERNELS_Q2_K ? &config_large : &config_small);
-	for (size_t r = 0; r < rows; r += 16)
-		for (size_t c0 = 0; c0 < p->cols; c0 += COLS) {
+	/* Columns stay in the second cache while all rows pass by. */
+	for (size_t c0 = 0; c0 < p->cols; c0 += COLS)
+		for (size_t r = 0; r < rows; r += 16) {
 			const uint8_t *w = (const uint8_t *)p->w + r * p->w_stride;
 
 			k.x = (const uint8_t *)p->x + c0 * p->x_stride;

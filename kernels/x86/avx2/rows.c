@@ -300,7 +300,7 @@ INLINE void rows_tile(uint32_t type, size_t bytes, const struct kernels_product 
 		rows_small(type, bytes, p, t, c, cols, out);
 }
 
-INLINE void rows_product(uint32_t type, size_t bytes, const struct kernels_product *p)
+INLINE void rows_columns(uint32_t type, size_t bytes, const struct kernels_product *p)
 {
 	struct rows_piece t;
 
@@ -315,6 +315,21 @@ INLINE void rows_product(uint32_t type, size_t bytes, const struct kernels_produ
 			rows_tile(type, bytes, p, &t, c, 4, p->out + c * p->out_stride + r);
 		for (; c < p->cols; c++)
 			rows_tile(type, bytes, p, &t, c, 1, p->out + c * p->out_stride + r);
+	}
+}
+
+/* Columns that stay in the second cache while all rows pass by. */
+#define ROWS_COLS 64
+
+INLINE void rows_product(uint32_t type, size_t bytes, const struct kernels_product *p)
+{
+	struct kernels_product q = *p;
+
+	for (size_t c = 0; c < p->cols; c += ROWS_COLS) {
+		q.cols = p->cols - c < ROWS_COLS ? p->cols - c : ROWS_COLS;
+		q.x = (const uint8_t *)p->x + c * p->x_stride;
+		q.out = p->out + c * p->out_stride;
+		rows_columns(type, bytes, &q);
 	}
 }
 

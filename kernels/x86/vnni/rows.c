@@ -329,7 +329,7 @@ INLINE size_t rows_tiles(
 	return r;
 }
 
-INLINE void rows_product(uint32_t type, size_t bytes, const struct kernels_product *p,
+INLINE void rows_columns(uint32_t type, size_t bytes, const struct kernels_product *p,
 	void (*tile)(const struct kernels_product *p))
 {
 	struct rows_piece t = {.stride = p->w_stride};
@@ -350,6 +350,20 @@ INLINE void rows_product(uint32_t type, size_t bytes, const struct kernels_produ
 		}
 		if (c < p->cols)
 			rows_tile(type, bytes, p, &t, c, 1, p->out + c * p->out_stride + r);
+	}
+}
+
+INLINE void rows_product(uint32_t type, size_t bytes, const struct kernels_product *p,
+	void (*tile)(const struct kernels_product *p))
+{
+	struct kernels_product q = *p;
+
+	/* Columns stay in the second cache while all rows pass by. */
+	for (size_t c = 0; c < p->cols; c += TILE_COLS) {
+		q.cols = p->cols - c < TILE_COLS ? p->cols - c : TILE_COLS;
+		q.x = (const uint8_t *)p->x + c * p->x_stride;
+		q.out = p->out + c * p->out_stride;
+		rows_columns(type, bytes, &q, tile);
 	}
 }
 

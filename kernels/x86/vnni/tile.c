@@ -104,9 +104,6 @@ INLINE void tile_columns(uint32_t type, const struct tile *t, const uint8_t *x, 
 		tile_small(type, t, x, x_stride, cols, acc);
 }
 
-/* Columns whose accumulators stay in the first cache beside a tile. */
-#define TILE_COLS 128
-
 /* Sixteen rows; p->rows is not looked at. */
 INLINE void tile_product(uint32_t type, const struct kernels_product *p)
 {
@@ -116,28 +113,22 @@ INLINE void tile_product(uint32_t type, const struct kernels_product *p)
 	float acc[16 * TILE_COLS];
 	struct tile t;
 
-	for (size_t c0 = 0; c0 < p->cols; c0 += TILE_COLS) {
-		size_t cols = p->cols - c0 < TILE_COLS ? p->cols - c0 : TILE_COLS;
+	memset(acc, 0, 16 * p->cols * sizeof(float));
+	for (size_t b = 0; b < p->n / f->block; b++) {
+		const uint8_t *x = (const uint8_t *)p->x + b * unit;
+		const uint8_t *w[16];
+		size_t c = 0;
 
-		memset(acc, 0, 16 * cols * sizeof(float));
-		for (size_t b = 0; b < p->n / f->block; b++) {
-			const uint8_t *x = (const uint8_t *)p->x + c0 * p->x_stride + b * unit;
-			const uint8_t *w[16];
-			size_t c = 0;
-
-			for (size_t r = 0; r < 16; r++)
-				w[r] = (const uint8_t *)p->w + r * p->w_stride + b * f->bytes;
-			tile_unpack(type, w, &t);
-			for (; c + 4 <= cols; c += 4)
-				tile_columns(type, &t, x + c * p->x_stride, p->x_stride, 4,
-					acc + 16 * c);
-			for (; c < cols; c++)
-				tile_columns(type, &t, x + c * p->x_stride, p->x_stride, 1,
-					acc + 16 * c);
-		}
-		for (size_t c = 0; c < cols; c++)
-			memcpy(p->out + (c0 + c) * p->out_stride, acc + 16 * c, 16 * sizeof(float));
+		for (size_t r = 0; r < 16; r++)
+			w[r] = (const uint8_t *)p->w + r * p->w_stride + b * f->bytes;
+		tile_unpack(type, w, &t);
+		for (; c + 4 <= p->cols; c += 4)
+			tile_columns(type, &t, x + c * p->x_stride, p->x_stride, 4, acc + 16 * c);
+		for (; c < p->cols; c++)
+			tile_columns(type, &t, x + c * p->x_stride, p->x_stride, 1, acc + 16 * c);
 	}
+	for (size_t c = 0; c < p->cols; c++)
+		memcpy(p->out + c * p->out_stride, acc + 16 * c, 16 * sizeof(float));
 }
 
 void tile_product_q4_0(const struct kernels_product *p)

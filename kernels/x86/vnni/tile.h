@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* Sixteen rows by any number of columns, for rows.c, which takes what is left over. */
+/* Sixteen rows by at most TILE_COLS columns, for rows.c, which takes what is left over. */
 
 #include "kernels.h"
+
+/* Their accumulators stay in the first cache beside a tile, and they in the second. */
+#define TILE_COLS 128
 
 void tile_product_q4_0(const struct kernels_product *p);
 void tile_product_q4_1(const struct kernels_product *p);
