@@ -22,6 +22,17 @@ static const struct {
 	[KERNELS_Q4_K] = {1, {0, 2}},
 	[KERNELS_Q5_K] = {1, {0, 2}},
 	[KERNELS_Q6_K] = {1, {208, NONE}},
+	/* Without a product here, so that they have no name but their number. */
+	[16] = {1, {0, NONE}},	/* IQ2_XXS */
+	[17] = {1, {0, NONE}},	/* IQ2_XS */
+	[18] = {1, {0, NONE}},	/* IQ3_XXS */
+	[19] = {1, {0, NONE}},	/* IQ1_S */
+	[20] = {1, {0, NONE}},	/* IQ4_NL */
+	[21] = {1, {0, NONE}},	/* IQ3_S */
+	[22] = {1, {0, NONE}},	/* IQ2_S */
+	[23] = {1, {0, NONE}},	/* IQ4_XS */
+	[34] = {1, {52, NONE}}, /* TQ1_0 */
+	[35] = {1, {64, NONE}}, /* TQ2_0 */
 };
 
 static bool has_scales(uint32_t type)

@@ -149,9 +149,9 @@ static int check(const char *path)
 	}
 	if (!r && c.unknown)
 		(void)printf("note: %" PRIu64
-			     " tensors are of types that are not known here; their "
-			     "numbers were not checked\n",
-			c.unknown);
+			     " tensor%s of types whose numbers are not known here: "
+			     "not checked\n",
+			c.unknown, c.unknown == 1 ? "" : "s");
 	if (!r && c.faults > FAULTS_SHOWN)
 		(void)printf("only the first faults are shown\n");
 	if (!r)

@@ -79,8 +79,12 @@ static bool starts(const char *s, const char *with)
 /* By the names that all families share. */
 static enum role role_of(const char *name)
 {
-	const char *rest = name;
+	const char *rest;
 
+	/* Encoder and decoder have blocks of their own. */
+	if (starts(name, "enc.") || starts(name, "dec."))
+		name += 4;
+	rest = name;
 	if (starts(name, "token_embd.") || starts(name, "token_types."))
 		return ROLE_EMBEDDING;
 	if (starts(name, "output."))
@@ -93,7 +97,7 @@ static enum role role_of(const char *name)
 		return ROLE_NORM;
 	if (starts(rest, "ffn_gate_inp") || starts(rest, "exp_probs_b"))
 		return ROLE_ROUTER;
-	if (starts(rest, "attn_") || starts(rest, "ssm_"))
+	if (starts(rest, "attn_") || starts(rest, "cross_attn_") || starts(rest, "ssm_"))
 		return ROLE_ATTENTION;
 	if (!starts(rest, "ffn_"))
 		return ROLE_OTHER;
