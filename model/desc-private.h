@@ -55,5 +55,8 @@ int desc_take(struct desc_reader *r, struct desc_weight *ret, uint64_t cols, uin
 	uint64_t depth, unsigned flags, const char *format, ...)
 	__attribute__((format(printf, 7, 8)));
 
+/* desc-rope.c: base and scaling of the rotation; rope_dims is known. */
+int desc_read_rope(struct desc_reader *r);
+
 /* desc-read.c: all tensors of all layers. */
 int desc_read_layers(struct desc_reader *r, const struct desc_family *f);

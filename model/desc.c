@@ -222,42 +222,11 @@ static int refuse_flags(struct desc_reader *r, const struct desc_family *f)
 
 static int read_rope(struct desc_reader *r)
 {
-	struct gguf_string type = {"", 0};
-	char key[DESC_KEY_MAX], shown[32];
-	float factor = 1, base = 10000;
 	struct desc *d = r->d;
-	bool none = false;
 	int x = default_u32(
 		r, "rope.dimension_count", 2, d->head_size, d->head_size, &d->rope_dims);
 
-	if (x < 0)
-		return x;
-	if (d->rope_dims % 2)
-		return error_set(r->err, -EBADMSG, "key '%s' is odd",
-			desc_key(r, "rope.dimension_count", key));
-	x = gguf_get_string(r->g, desc_key(r, "rope.scaling.type", key), &type, r->err);
-	if (x < 0)
-		return -EBADMSG;
-	(void)gguf_text(type, shown, sizeof shown);
-	none = !strcmp(shown, "none");
-	if (x > 0 && !none && strcmp(shown, "linear") != 0)
-		return error_set(r->err, -ENOTSUP,
-			"key '%s' is '%s'; supported are 'none' and 'linear'", key, shown);
-	if (desc_f32(r, "rope.freq_base", &base) < 0 ||
-		desc_f32(r, "rope.scale_linear", &factor) < 0 ||
-		desc_f32(r, "rope.scaling.factor", &factor) < 0)
-		return -EBADMSG;
-	if (base < 1 || base > 1e12f)
-		return error_set(r->err, -EBADMSG, "key '%s' is %g, allowed are 1 to 1e12",
-			desc_key(r, "rope.freq_base", key), (double)base);
-	if (factor == 0 || none)
-		factor = 1; /* 0 stands for absent */
-	if (factor < 1e-3f || factor > 1e6f)
-		return error_set(r->err, -EBADMSG, "key '%s' is %g, allowed are 0.001 to 1000000",
-			desc_key(r, "rope.scaling.factor", key), (double)factor);
-	d->rope_base = base;
-	d->rope_scale = 1.0f / factor;
-	return 0;
+	return x < 0 ? x : desc_read_rope(r);
 }
 
 static int read_experts(struct desc_reader *r, const struct desc_family *f)

@@ -67,6 +67,9 @@ struct desc {
 	bool rope_neighbours;
 	float rope_base;
 	float rope_scale; /* positions are multiplied by it (linear scaling), else 1 */
+	float rope_gain;  /* cos and sin are multiplied by it (YaRN), else 1 */
+	/* YaRN: slow pairs turn so much slower, those from low to high (exclusive) partly; else 0. */
+	float yarn_factor, yarn_low, yarn_high;
 	struct desc_weight
 		rope_factors; /* rope_freqs.weight, divides the frequencies; may be absent */
 	float norm_eps;
@@ -106,6 +109,12 @@ void desc_router_rows(const struct desc *d, uint32_t layer, float *rows);
 
 /* Extent in the file of part p of expert e of layer l. */
 struct desc_weight desc_expert(const struct desc *d, uint32_t l, uint32_t e, enum desc_part p);
+
+/*
+ * What divides the frequency of each pair: the file's rope_factors (NULL: none) with YaRN's,
+ * [rope_dims / 2].  False where nothing does; `out` holds ones then.
+ */
+bool desc_rope_factors(const struct desc *d, const float *given, float *out);
 
 /* Sums, in bytes. */
 uint64_t desc_dense_bytes(const struct desc *d);	      /* as stored in the file */

@@ -257,6 +257,20 @@ static int preload(struct engine *e, const struct engine_config *config, struct 
 	return r;
 }
 
+static int set_frequencies(struct engine *e, struct error *err)
+{
+	const struct desc *d = e->desc;
+	float *factors = calloc(d->rope_dims / 2 + 1, sizeof *factors);
+	bool any;
+
+	if (!factors)
+		return error_set(err, -ENOMEM, "no memory for the frequencies of the rotation");
+	any = desc_rope_factors(d, e->weights.rope_factors, factors);
+	kernels_rope_frequencies(d->rope_base, any ? factors : NULL, d->rope_dims, e->frequencies);
+	free(factors);
+	return 0;
+}
+
 static int load_memory(struct engine *e, const struct engine_config *config, struct error *err)
 {
 	struct progress p = {.config = config, .phase = ENGINE_PHASE_MEMORY};
@@ -281,9 +295,7 @@ static int load_memory(struct engine *e, const struct engine_config *config, str
 		return error_set(err, -ENOMEM,
 			"the plan's %" PRIu64 " bytes do not hold weights, keys and scratch",
 			e->plan.arena);
-	kernels_rope_frequencies(
-		d->rope_base, e->weights.rope_factors, d->rope_dims, e->frequencies);
-	return 0;
+	return set_frequencies(e, err);
 }
 
 int engine_load(struct engine *e, const struct engine_config *config, struct error *err)

@@ -210,7 +210,7 @@ static void step_embed(struct engine *e, struct context *c)
 			(const char *)e->weights.embedding + r->token * w->row_bytes,
 			row_x(e, c, row), d->hidden);
 		kernels_rope_angles((float)r->position * d->rope_scale, e->frequencies,
-			d->rope_dims, 1.0f, c->cos + row * half, c->sin + row * half);
+			d->rope_dims, d->rope_gain, c->cos + row * half, c->sin + row * half);
 	}
 }
 

@@ -230,7 +230,7 @@ static void refused_keys(void **state)
 		uint32_t u;
 		int code;
 	} cases[] = {
-		{"llama.rope.scaling.type", "yarn", 0, 0, -ENOTSUP},
+		{"llama.rope.scaling.type", "longrope", 0, 0, -ENOTSUP},
 		{"llama.attention.sliding_window", NULL, 0, 128, -ENOTSUP},
 		{"llama.attention.clamp_kqv", NULL, 8, 0, -ENOTSUP},
 		{"llama.logit_scale", NULL, 16, 0, -ENOTSUP},
@@ -277,6 +277,53 @@ static void linear_scaling(void **state)
 	d = describe(&m, 0, NULL);
 	assert_true(d->rope_scale == 0.25f);
 	desc_free(d);
+}
+
+/* Factors of YaRN beside numbers worked out by hand, and what is refused. */
+static void yarn(void **state)
+{
+	static const struct {
+		const char *key;
+		float value;
+		int code;
+	} cases[] = {
+		{NULL, 0, 0},
+		{"llama.rope.scaling.yarn_ext_factor", 0.5f, -ENOTSUP},
+		{"llama.rope.scaling.yarn_attn_factor", 2, -ENOTSUP},
+		{"llama.rope.scaling.yarn_beta_fast", 0, -EBADMSG},
+		{"llama.rope.scaling.yarn_beta_slow", 1e9f, -EBADMSG},
+		{"llama.rope.freq_base", 1, -EBADMSG},
+	};
+	struct maker_model model = MAKER_MODEL;
+	float given[4] = {1, 2, 1, 1}, factors[4];
+	struct maker m;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct desc *d;
+
+		maker_init(&m);
+		maker_model_keys(&m, &model);
+		maker_key_string(&m, "llama.rope.scaling.type", "yarn");
+		maker_key_f32(&m, "llama.rope.scaling.factor", 4);
+		maker_key_u32(&m, "llama.rope.scaling.original_context_length", 64);
+		if (cases[i].key)
+			maker_key_f32(&m, cases[i].key, cases[i].value);
+		maker_model_tensors(&m, &model);
+		d = describe(&m, cases[i].code, cases[i].key);
+		if (cases[i].code)
+			continue;
+		/* 8 ln(64 / 64 pi) / (2 ln 10000) = -0.50 and 8 ln(64 / 2 pi) / ... = 1.008 */
+		assert_true(d->yarn_low == 0.0f && d->yarn_high == 2.0f);
+		assert_true(d->rope_scale == 1.0f);
+		assert_true(d->rope_gain > 1.138628f && d->rope_gain < 1.138631f);
+		assert_true(desc_rope_factors(d, NULL, factors));
+		assert_true(factors[0] == 1.0f && factors[1] == 1.6f);
+		assert_true(factors[2] == 4.0f && factors[3] == 4.0f);
+		assert_true(desc_rope_factors(d, given, factors));
+		assert_true(factors[1] == 3.2f);
+		desc_free(d);
+	}
 }
 
 static void online(void **state)
@@ -331,6 +378,7 @@ int main(void)
 		cmocka_unit_test(refused_shapes),
 		cmocka_unit_test(refused_keys),
 		cmocka_unit_test(linear_scaling),
+		cmocka_unit_test(yarn),
 		cmocka_unit_test(online),
 	};
 

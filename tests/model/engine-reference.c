@@ -113,6 +113,12 @@ static void test_qwen3moe(void **state)
 	check_case("qwen3moe-q4_k");
 }
 
+static void test_yarn(void **state)
+{
+	(void)state;
+	check_case("qwen3moe-yarn-f32");
+}
+
 /* The margins are not so small everywhere that nothing was compared. */
 static void test_tokens(void **state)
 {
@@ -127,6 +133,7 @@ int main(void)
 		cmocka_unit_test(test_mixtral),
 		cmocka_unit_test(test_olmoe),
 		cmocka_unit_test(test_qwen3moe),
+		cmocka_unit_test(test_yarn),
 		cmocka_unit_test(test_tokens),
 	};
 
