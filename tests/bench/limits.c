@@ -22,77 +22,15 @@
 #include "limit.h"
 #include "mem.h"
 #include "num.h"
-#include "team.h"
+#include "sweep.h"
 
 #define DEPTH_MAX 8u
 
 DEFINE_CLEANUP(struct mem_arena *, mem_arena_free, NULL)
-DEFINE_CLEANUP(struct team *, team_free, NULL)
 
 static double seconds_since(uint64_t start)
 {
 	return (double)(clock_now() - start) / (double)CLOCK_NS_PER_S;
-}
-
-struct sweep {
-	const char *base;
-	size_t size;
-	atomic_size_t next;
-	uint64_t sums[LIMIT_THREADS][16]; /* a cache line and more for each */
-};
-
-/* Sums 64-byte lines; the prefetch hides what one core's line buffers cannot. */
-static uint64_t sum_lines(const char *p, size_t n)
-{
-	typedef uint64_t v8 __attribute__((vector_size(64)));
-	v8 a = {0}, b = {0}, c = {0}, d = {0};
-
-	for (size_t i = 0; i + 256 <= n; i += 256) {
-		const v8 *v = (const v8 *)__builtin_assume_aligned(p + i, 64);
-
-		for (size_t k = 0; k < 256; k += 64)
-			__builtin_prefetch(p + i + 3072 + k, 0, 3);
-		a += v[0];
-		b += v[1];
-		c += v[2];
-		d += v[3];
-	}
-	a += b + c + d;
-	return a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7];
-}
-
-static void sweep_worker(void *arg, unsigned worker, unsigned workers)
-{
-	struct sweep *s = arg;
-	size_t begin, end;
-
-	while (team_take(&s->next, s->size, MEM_HUGE_PAGE, &begin, &end))
-		s->sums[worker][0] += sum_lines(s->base + begin, end - begin);
-}
-
-/* Best of several sweeps: the neighbours of a shared machine only ever slow one down. */
-static int measure_memory(const char *base, size_t size, unsigned threads, double *ret)
-{
-	static struct sweep s;
-	cleanup_(team_freep) struct team *team = NULL;
-	double best = 0;
-	int r = team_new(&team, threads, true);
-
-	if (r < 0)
-		return r;
-	s.base = base;
-	s.size = size;
-	for (unsigned i = 0; i < 7; i++) {
-		uint64_t start = clock_now();
-		double rate;
-
-		atomic_store(&s.next, 0);
-		team_run(team, sweep_worker, &s);
-		rate = (double)size / seconds_since(start) / 1e9;
-		best = num_max(best, rate);
-	}
-	*ret = best;
-	return 0;
 }
 
 struct disk {
@@ -209,9 +147,9 @@ static int report(const char *path, size_t size, unsigned threads)
 	}
 	/* Pages of zeros may share one frame until written. */
 	memset(mem_arena_base(arena), 1, size);
-	r = measure_memory(mem_arena_base(arena), size, 1, &one);
+	r = sweep_measure(mem_arena_base(arena), size, 1, &one);
 	if (r == 0)
-		r = measure_memory(mem_arena_base(arena), size, threads, &all);
+		r = sweep_measure(mem_arena_base(arena), size, threads, &all);
 	if (r < 0) {
 		fprintf(stderr, "limits: cannot start threads: %s\n", strerror(-r));
 		return r;
