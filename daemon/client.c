@@ -135,10 +135,8 @@ static void client_refuse(struct client *c, int code)
 
 	if (code == -EPROTONOSUPPORT)
 		n = snprintf(packet.text, sizeof packet.text,
-			"this moed speaks protocol %u, not the client's: use the client of the "
-			"same "
-			"release",
-			WIRE_MAJOR);
+			"moed speaks protocol %u, the client %u: use programs of one release",
+			WIRE_MAJOR, c->major);
 	else if (code == -EDQUOT)
 		n = snprintf(packet.text, sizeof packet.text,
 			"this user has %llu connections already, which is the limit",
@@ -250,7 +248,8 @@ static void client_hello(struct client *c)
 		client_kill(c, "its greeting is none");
 		return;
 	}
-	if (hello.major != WIRE_MAJOR) {
+	c->major = hello.major;
+	if (c->major != WIRE_MAJOR) {
 		client_refuse(c, -EPROTONOSUPPORT);
 		return;
 	}
@@ -275,6 +274,7 @@ static void client_hello(struct client *c)
 static void client_serve(struct client *c)
 {
 	struct wire_record record;
+	bool full = false;
 	unsigned n = 0;
 	int r;
 
@@ -283,11 +283,9 @@ static void client_serve(struct client *c)
 	while (c->state == CLIENT_RUNNING && n < CLIENT_BATCH) {
 		/* Each record may be answered: without room for that it waits. */
 		r = ring_writer_room(&c->channel.writer, CLIENT_REPLY_MAX);
-		if (!r)
-			c->channel.blocked = CLIENT_REPLY_MAX;
-		if (r <= 0)
-			break;
-		r = channel_read(&c->channel, &record);
+		full = !r;
+		if (r > 0)
+			r = channel_read(&c->channel, &record);
 		if (!r)
 			break;
 		if (r > 0)
@@ -305,7 +303,9 @@ static void client_serve(struct client *c)
 		c->again = true;
 		r = channel_flush(&c->channel);
 	} else {
-		r = channel_sleep(&c->channel);
+		/* With records waiting for room, more of them are no reason to be awake. */
+		r = full ? channel_sleep_full(&c->channel, CLIENT_REPLY_MAX)
+			 : channel_sleep(&c->channel);
 		c->again = r > 0;
 	}
 	if (r < 0)

@@ -33,7 +33,7 @@ struct client {
 	bool admin;
 	int refuse; /* negative errno that waits for the hello, or 0 */
 	uint64_t hello_end_ns;
-	uint16_t minor;
+	uint16_t major, minor;
 	struct channel channel;
 	bool again;  /* there is work that no event will announce */
 	bool pumped; /* outside of client_event(): client_settle() is due */

@@ -89,8 +89,8 @@ class Client:
     def __init__(self, path, timeout=60):
         self.timeout, self.number, self.loading = timeout, 0, []
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.sock.settimeout(timeout)
         self.sock.connect(path)
+        self.sock.settimeout(timeout)
         self.sock.send(hello())
         while not self.greeted():
             pass
