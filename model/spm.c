@@ -36,6 +36,21 @@ size_t spm_unescape(const char *s, size_t n, char *out)
 	return size;
 }
 
+/* No token that may be found in a text has a blank after anything else. */
+static bool words_apart(const struct tokenizer *t)
+{
+	for (uint32_t i = 0; i < t->n; i++) {
+		const char *s = t->blob + t->at[i];
+
+		if (!(TOKEN_MASK(t->types[i]) & SPM_TYPES))
+			continue;
+		for (size_t k = 1; k < token_length(t, i); k++)
+			if (s[k] == ' ' && s[k - 1] != ' ')
+				return false;
+	}
+	return true;
+}
+
 int spm_load(struct tokenizer *t, const struct gguf *g, struct error *err)
 {
 	static const char key[] = "tokenizer.ggml.scores";
@@ -74,6 +89,7 @@ int spm_load(struct tokenizer *t, const struct gguf *g, struct error *err)
 	if (r < 0)
 		return r;
 	t->space_prefix = prefix;
+	t->words_apart = words_apart(t);
 	t->add_bos = true;
 	return 0;
 }
@@ -126,40 +142,75 @@ static void split(const struct tokenizer *t, struct merge *m)
 			size = utf8_decode(m->text + i, m->n - i, &c);
 			id = tokenizer_lookup(t, m->text + i, size, SPM_TYPES);
 		}
-		m->symbols[i] = (struct merge_symbol){id, i + (uint32_t)size, before};
+		m->symbols[i] = (struct merge_symbol){
+			.id = id, .next = i + (uint32_t)size, .before = before};
 		before = i;
 		i += (uint32_t)size;
 	}
+}
+
+/* One word, or the whole text where words may join. */
+static int encode_word(struct merge *m, struct tokenizer_ids *ids)
+{
+	const struct tokenizer *t = m->t;
+	int r;
+
+	split(t, m);
+	r = merge_run(m);
+	for (uint32_t i = 0; !r && i < m->n; i = m->symbols[i].next) {
+		uint32_t id = m->symbols[i].id, size = m->symbols[i].next - i;
+
+		if (id != TOKEN_NONE)
+			r = ids_push(ids, id & ~SPM_FROZEN);
+		else if (size == 1 && m->text[i] == ' ')
+			r = push_bytes(t, ids, spm_blank, sizeof(spm_blank));
+		else
+			r = push_bytes(t, ids, m->text + i, size);
+	}
+	return r;
+}
+
+/* Where the next word begins: no token goes on past a blank, so none joins two words. */
+static size_t word_end(const struct tokenizer *t, const char *s, size_t at, size_t n)
+{
+	if (!t->words_apart)
+		return n;
+	for (at++; at < n; at++)
+		if (s[at] == ' ' && s[at - 1] != ' ')
+			break;
+	return at;
 }
 
 int spm_encode(const struct tokenizer *t, struct tokenizer_ids *ids, const char *s, size_t n)
 {
 	cleanup_free_ struct merge_symbol *symbols = NULL;
 	cleanup_free_ char *text = NULL;
-	struct merge m = {.t = t, .pair = spm_pair};
-	int r;
+	size_t room = 0, end;
+	int r = 0;
 
 	if (!n)
 		return 0;
 	text = malloc(n + 1);
-	symbols = malloc((n + 1) * sizeof(*symbols));
-	if (!text || !symbols)
+	if (!text)
 		return -ENOMEM;
 	text[0] = ' ';
-	m.n = (uint32_t)(t->space_prefix + spm_unescape(s, n, text + t->space_prefix));
-	m.text = text;
-	m.symbols = symbols;
-	split(t, &m);
-	r = merge_run(&m);
-	for (uint32_t i = 0; !r && i < m.n; i = symbols[i].next) {
-		uint32_t id = symbols[i].id, size = symbols[i].next - i;
+	n = t->space_prefix + spm_unescape(s, n, text + t->space_prefix);
+	for (size_t at = 0; !r && at < n; at = end) {
+		struct merge m = {.t = t, .text = text + at, .pair = spm_pair};
 
-		if (id != TOKEN_NONE)
-			r = ids_push(ids, id & ~SPM_FROZEN);
-		else if (size == 1 && text[i] == ' ')
-			r = push_bytes(t, ids, spm_blank, sizeof(spm_blank));
-		else
-			r = push_bytes(t, ids, text + i, size);
+		end = word_end(t, text, at, n);
+		m.n = (uint32_t)(end - at);
+		if (m.n > room) {
+			void *p;
+
+			room = num_max(m.n, 256u);
+			p = reallocarray(symbols, room, sizeof(*symbols));
+			if (!p)
+				return -ENOMEM;
+			symbols = p;
+		}
+		m.symbols = symbols;
+		r = encode_word(&m, ids);
 	}
 	return r;
 }

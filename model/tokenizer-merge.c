@@ -9,69 +9,63 @@
 #include "num.h"
 #include "tokenizer-private.h"
 
-struct candidate {
-	uint64_t key; /* rank << 32 | begin: the leftmost of equals comes first */
-	uint32_t size, id;
-};
-
+/*
+ * Candidates are rank << 32 | begin, so that the leftmost of equals comes first, in a heap of four
+ * children a node: half as deep as one of two, and one cache line a level.
+ */
 struct heap {
-	struct candidate *c;
+	uint64_t *keys;
 	size_t n;
 };
 
-static void heap_push(struct heap *h, struct candidate c)
+static void heap_push(struct heap *h, uint64_t key)
 {
 	size_t i = h->n++;
 
-	for (; i && h->c[(i - 1) / 2].key > c.key; i = (i - 1) / 2)
-		h->c[i] = h->c[(i - 1) / 2];
-	h->c[i] = c;
+	for (; i && h->keys[(i - 1) / 4] > key; i = (i - 1) / 4)
+		h->keys[i] = h->keys[(i - 1) / 4];
+	h->keys[i] = key;
 }
 
-static struct candidate heap_pop(struct heap *h)
+static uint64_t heap_pop(struct heap *h)
 {
-	struct candidate top = h->c[0], moved = h->c[--h->n];
+	uint64_t top = h->keys[0], moved = h->keys[--h->n];
 	size_t i = 0;
 
 	for (;;) {
-		size_t child = 2 * i + 1;
+		size_t child = 4 * i + 1, end = num_min(child + 4, h->n), least = child;
 
 		if (child >= h->n)
 			break;
-		if (child + 1 < h->n && h->c[child + 1].key < h->c[child].key)
-			child++;
-		if (h->c[child].key >= moved.key)
+		while (++child < end)
+			if (h->keys[child] < h->keys[least])
+				least = child;
+		if (h->keys[least] >= moved)
 			break;
-		h->c[i] = h->c[child];
-		i = child;
+		h->keys[i] = h->keys[least];
+		i = least;
 	}
-	h->c[i] = moved;
+	h->keys[i] = moved;
 	return top;
 }
 
 static void consider(struct merge *m, struct heap *h, uint32_t a)
 {
-	uint32_t b, rank, id;
+	struct merge_symbol *s = m->symbols;
 
 	if (a == MERGE_NONE)
 		return;
-	b = m->symbols[a].next;
-	if (b >= m->n || !m->pair(m, a, b, &rank, &id))
-		return;
-	heap_push(h,
-		(struct candidate){
-			.key = (uint64_t)rank << 32 | a, .size = m->symbols[b].next - a, .id = id});
+	s[a].rank = MERGE_NONE;
+	if (s[a].next < m->n && m->pair(m, a, s[a].next, &s[a].rank, &s[a].joined))
+		heap_push(h, (uint64_t)s[a].rank << 32 | a);
 }
 
-/*
- * A candidate is stale where its left symbol is gone or its pair no longer has the size: symbols
- * only grow, so the same begin and the same size mean the same two symbols.
- */
+/* A candidate whose rank is no longer that of the pair that begins there is stale. */
 int merge_run(struct merge *m)
 {
-	cleanup_free_ struct candidate *room = NULL;
+	cleanup_free_ uint64_t *room = NULL;
 	struct merge_symbol *s = m->symbols;
-	struct candidate few[64];
+	uint64_t few[128];
 	struct heap h = {few, 0};
 
 	/* Each join takes one out and puts at most two in. */
@@ -79,19 +73,19 @@ int merge_run(struct merge *m)
 		room = malloc(2 * (size_t)m->n * sizeof(*room));
 		if (!room)
 			return -ENOMEM;
-		h.c = room;
+		h.keys = room;
 	}
 	for (uint32_t a = 0; a < m->n; a = s[a].next)
 		consider(m, &h, a);
 	while (h.n) {
-		struct candidate c = heap_pop(&h);
-		uint32_t a = (uint32_t)c.key, b = s[a].next;
+		uint64_t key = heap_pop(&h);
+		uint32_t a = (uint32_t)key, b = s[a].next;
 
-		if (!b || b >= m->n || s[b].next - a != c.size)
+		if (s[a].rank != key >> 32)
 			continue;
-		s[a].id = c.id;
+		s[a].id = s[a].joined;
 		s[a].next = s[b].next;
-		s[b].next = 0; /* gone: no symbol ends at 0 */
+		s[b].rank = MERGE_NONE; /* gone */
 		if (s[a].next < m->n)
 			s[s[a].next].before = a;
 		consider(m, &h, s[a].before);

@@ -65,6 +65,7 @@ struct tokenizer {
 
 	uint32_t *ranks; /* [n] sentencepiece: the smaller the better */
 	bool space_prefix;
+	bool words_apart; /* sentencepiece: no token reaches from one word into the next */
 
 	size_t memory;
 };
@@ -107,6 +108,8 @@ uint32_t special_match(
 struct merge_symbol {
 	uint32_t id, next; /* next: the byte after the symbol */
 	uint32_t before;   /* the symbol before, or MERGE_NONE */
+	/* The pair that begins here, kept by merge_run(): MERGE_NONE where there is none. */
+	uint32_t rank, joined;
 };
 #define MERGE_NONE UINT32_MAX
 

@@ -51,30 +51,6 @@ static uint8_t order(uint32_t c)
 	return c < 0x300 ? 0 : run_value(unicode_order_runs, unicode_order_runs_n, c);
 }
 
-/* No character that may change, and all marks in their order. */
-static bool is_nfc(const char *text, size_t n)
-{
-	uint8_t last = 0;
-
-	for (size_t at = 0; at < n;) {
-		uint32_t c;
-		uint8_t o;
-
-		at += utf8_decode(text + at, n - at, &c);
-		if (c < 0x300) {
-			last = 0;
-			continue;
-		}
-		o = order(c);
-		if (o && o < last)
-			return false;
-		if (run_value(unicode_unsafe_runs, unicode_unsafe_runs_n, c))
-			return false;
-		last = o;
-	}
-	return true;
-}
-
 static const struct unicode_pair *find_decomposition(uint32_t c)
 {
 	size_t low = 0, high = unicode_decompose_pairs_n;
@@ -205,27 +181,80 @@ static size_t compose_all(uint32_t *c, size_t n)
 	return out;
 }
 
-int unicode_nfc(const char *text, size_t n, char **ret, size_t *ret_n)
+struct growing {
+	char *s;
+	size_t n, room;
+};
+
+static int growing_reserve(struct growing *g, size_t n)
+{
+	size_t room = num_max(g->room * 2, g->n + n + 64);
+	void *p;
+
+	if (g->room - g->n >= n)
+		return 0;
+	p = realloc(g->s, room);
+	if (!p)
+		return -ENOMEM;
+	g->s = p;
+	g->room = room;
+	return 0;
+}
+
+static int growing_add(struct growing *g, const char *s, size_t n)
+{
+	int r = growing_reserve(g, n);
+
+	if (!r && n) {
+		memcpy(g->s + g->n, s, n);
+		g->n += n;
+	}
+	return r;
+}
+
+/*
+ * The end of the characters that may change together: before the next one that no character before
+ * it reaches.  *ret_clean: they are in normal form as they are.
+ */
+static size_t nfc_end(const char *text, size_t at, size_t n, bool *ret_clean)
+{
+	uint8_t last = 0;
+	bool clean = true;
+
+	for (bool first = true; at < n; first = false) {
+		uint32_t c;
+		unsigned k = utf8_decode(text + at, n - at, &c);
+		uint8_t o = order(c);
+		bool safe = c < 0x300 || !run_value(unicode_unsafe_runs, unicode_unsafe_runs_n, c);
+
+		if (!first && !o && safe)
+			break;
+		clean &= safe && !(o && o < last);
+		last = o;
+		at += k;
+	}
+	*ret_clean = clean;
+	return at;
+}
+
+/* Appends the normal form of such characters. */
+static int nfc_add(struct growing *g, const char *text, size_t n)
 {
 	cleanup_free_ uint32_t *c = NULL, *spare = NULL;
-	uint64_t room;
-	size_t k = 0, size = 0;
-	char *out;
+	uint32_t one, few[4];
+	size_t k = 0;
+	int r;
 
-	if (is_nfc(text, n))
-		return 0;
-	if (!num_mul(n, 4 * sizeof(*c), &room))
-		return -ENOMEM;
-	c = malloc(room);
-	spare = malloc(room);
-	out = malloc(room);
-	if (!c || !spare || !out) {
-		free(out);
-		return -ENOMEM;
-	}
 	for (size_t at = 0; at < n;) {
-		uint32_t one;
-
+		at += utf8_decode(text + at, n - at, &one);
+		k += decompose(one, few);
+	}
+	c = reallocarray(NULL, k, sizeof(*c));
+	spare = reallocarray(NULL, k, sizeof(*c));
+	if (!c || !spare)
+		return -ENOMEM;
+	k = 0;
+	for (size_t at = 0; at < n;) {
 		at += utf8_decode(text + at, n - at, &one);
 		k += decompose(one, c + k);
 	}
@@ -239,9 +268,38 @@ int unicode_nfc(const char *text, size_t n, char **ret, size_t *ret_n)
 		sort_marks(c + begin, i - begin, spare);
 	}
 	k = compose_all(c, k);
-	for (size_t i = 0; i < k; i++)
-		size += utf8_encode(c[i], out + size);
-	*ret = out;
-	*ret_n = size;
+	r = growing_reserve(g, 4 * k);
+	for (size_t i = 0; !r && i < k; i++)
+		g->n += utf8_encode(c[i], g->s + g->n);
+	return r;
+}
+
+int unicode_nfc(const char *text, size_t n, char **ret, size_t *ret_n)
+{
+	struct growing g = {0};
+	size_t copied = 0, end;
+	int r = 0;
+
+	for (size_t at = 0; !r && at < n; at = end) {
+		bool clean;
+
+		end = nfc_end(text, at, n, &clean);
+		if (clean)
+			continue;
+		r = growing_add(&g, text + copied, at - copied);
+		if (!r)
+			r = nfc_add(&g, text + at, end - at);
+		copied = end;
+	}
+	if (!r && !copied)
+		return 0;
+	if (!r)
+		r = growing_add(&g, text + copied, n - copied);
+	if (r < 0) {
+		free(g.s);
+		return r;
+	}
+	*ret = g.s;
+	*ret_n = g.n;
 	return 1;
 }
