@@ -92,6 +92,7 @@ struct engine_row {
 	void *arg;     /* handed to the callbacks */
 };
 
+/* A callback may drop and free sequences, its own too; it begins no step. */
 struct engine_callbacks {
 	/* logits[vocabulary], valid during the call; error: 0, else negative errno of this row. */
 	void (*on_logits)(void *arg, const float *logits);

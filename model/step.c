@@ -150,6 +150,8 @@ void step_row_fail(
 	va_start(args, format);
 	(void)vsnprintf(text, sizeof text, format, args);
 	va_end(args);
+	/* Before the callbacks, which may free the sequence. */
+	s->length = num_min(s->length, position);
 	/* Later rows would attend to what this one did not write. */
 	for (uint32_t i = row; i < c->n_rows; i++) {
 		struct step_row *r = &c->rows[i];
@@ -161,8 +163,6 @@ void step_row_fail(
 		if (c->callbacks.on_error)
 			c->callbacks.on_error(r->arg, code, text);
 	}
-	if (s->length > position)
-		s->length = position;
 }
 
 void step_tile_rows(struct engine *e, struct context *c, uint32_t max)

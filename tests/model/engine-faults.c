@@ -229,6 +229,69 @@ static void test_unreadable_at_start(void **state)
 	drive_stop(&d);
 }
 
+struct freed {
+	struct engine *engine;
+	struct engine_seq *seq;
+	unsigned calls;
+};
+
+static void free_in_error(void *arg, int code, const char *text)
+{
+	struct freed *f = arg;
+
+	f->calls++;
+	f->seq = engine_seq_free(f->engine, f->seq);
+}
+
+static void free_in_logits(void *arg, const float *logits)
+{
+	free_in_error(arg, 0, NULL);
+}
+
+static void free_in_route(
+	void *arg, uint32_t layer, const uint32_t *ids, const float *weights, uint32_t k)
+{
+	free_in_error(arg, 0, NULL);
+}
+
+/* A sequence of several rows freed by the first callback that concerns it. */
+static void test_freed_in_callback(void **state)
+{
+	const struct engine_callbacks all[] = {
+		{.on_error = free_in_error},
+		{.on_logits = free_in_logits},
+		{.on_route = free_in_route},
+	};
+	struct drive_how h = how(DRIVE_ONE);
+	struct engine_row rows[4];
+	struct victim v;
+	struct drive d;
+
+	(void)state;
+	spoil = (struct spoil){0};
+	drive_start(&d, &h);
+	v = find_victim(&d);
+	for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+		struct freed f = {.engine = d.engine};
+
+		spoil.from = v.middle;
+		spoil.to = i == 0 ? v.middle + 1 : 0;
+		spoil.res = -EIO;
+		assert_int_equal(engine_seq_new(d.engine, &f.seq), 0);
+		assert_int_equal(engine_seq_reserve(d.engine, f.seq, 4), 0);
+		for (size_t j = 0; j < 4; j++)
+			rows[j] = (struct engine_row){.seq = f.seq,
+				.token = v.with,
+				.want = ENGINE_WANT_LOGITS | ENGINE_WANT_ROUTES,
+				.arg = &f};
+		assert_int_equal(engine_begin(d.engine, ENGINE_BULK, rows, 4, &all[i]), 0);
+		finish(d.engine, ENGINE_BULK);
+		assert_int_equal(f.calls, 1);
+		assert_null(f.seq);
+	}
+	drive_stop(&d);
+}
+
 /* A copy of the file in which one weight is no number. */
 static void damage(char *path, uint64_t offset)
 {
@@ -296,6 +359,7 @@ int main(void)
 		cmocka_unit_test(test_unreadable),
 		cmocka_unit_test(test_tried_again),
 		cmocka_unit_test(test_unreadable_at_start),
+		cmocka_unit_test(test_freed_in_callback),
 		cmocka_unit_test(test_not_finite),
 	};
 
