@@ -89,7 +89,7 @@ struct tile {
 struct engine_counters {
 	_Atomic uint64_t hits, misses, evictions, bytes_read, bytes_useful, reads, read_errors,
 		wait_ns, compute_ns, rows[ENGINE_CONTEXTS], steps[ENGINE_CONTEXTS], tiles, slots,
-		slots_used, locked;
+		slots_used, locked, given;
 };
 
 struct engine {
@@ -105,6 +105,8 @@ struct engine {
 	struct kv kv;
 	bool kv_ready;
 	struct store *store; /* NULL without experts */
+	char *slots_memory;
+	size_t slots_size, given; /* given: back to the system, from the end on */
 	uint32_t *group_experts;
 	struct context contexts[ENGINE_CONTEXTS];
 	struct tile tile;
@@ -114,6 +116,9 @@ struct engine {
 	uint32_t top_k; /* at least 1 */
 	struct engine_counters counters;
 };
+
+/* engine.c: the counters that other threads see. */
+void engine_publish(struct engine *e);
 
 /* engine-load.c */
 int engine_load(struct engine *e, const struct engine_config *config, struct error *err);

@@ -174,6 +174,8 @@ static int open_store(struct engine *e, struct error *err)
 	config.memory = mem_arena_alloc(e->arena, config.size, MEM_HUGE_PAGE);
 	if (!config.memory)
 		return error_set(err, -ENOMEM, "the plan leaves no memory for experts");
+	e->slots_memory = config.memory;
+	e->slots_size = config.size;
 	return store_new(&e->store, &config, err);
 }
 

@@ -23,7 +23,7 @@ static void count(_Atomic uint64_t *to, uint64_t n)
 	set(to, get(to) + n);
 }
 
-static void publish(struct engine *e)
+void engine_publish(struct engine *e)
 {
 	struct engine_counters *c = &e->counters;
 	struct store_stats s = {0};
@@ -40,6 +40,7 @@ static void publish(struct engine *e)
 	set(&c->slots, s.slots);
 	set(&c->slots_used, s.slots_used);
 	set(&c->locked, mem_arena_locked(e->arena));
+	set(&c->given, e->given);
 }
 
 int engine_start(struct engine **ret, const struct engine_config *config, struct error *err)
@@ -58,7 +59,7 @@ int engine_start(struct engine **ret, const struct engine_config *config, struct
 		engine_free(e);
 		return r;
 	}
-	publish(e);
+	engine_publish(e);
 	*ret = e;
 	return 0;
 }
@@ -203,7 +204,7 @@ int engine_advance(struct engine *e, enum engine_context context)
 		count(&e->counters.compute_ns, clock_now() - start);
 		count(&e->counters.tiles, 1);
 	}
-	publish(e);
+	engine_publish(e);
 	return r;
 }
 
@@ -216,7 +217,7 @@ int engine_wait(struct engine *e, uint64_t timeout_ns)
 		return 0;
 	r = store_reap(e->store, timeout_ns);
 	count(&e->counters.wait_ns, clock_now() - start);
-	publish(e);
+	engine_publish(e);
 	return r < 0 ? r : 0;
 }
 
@@ -261,6 +262,7 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 		.slots_used = get(&c->slots_used),
 		.locked_bytes = get(&c->locked),
 		.arena_bytes = mem_arena_size(e->arena),
+		.given_bytes = get(&c->given),
 		.direct = e->file.direct,
 		.io = e->io->ops->name,
 		.tier = e->kernels->name,

@@ -125,6 +125,14 @@ int engine_wait(struct engine *e, uint64_t timeout_ns);
 /* Drops the rows of a sequence from the step under way: no more callbacks for them. */
 void engine_drop(struct engine *e, struct engine_seq *s);
 
+/*
+ * Under memory pressure: gives a chunk of the slots' memory back to the system, or takes one again.
+ * Bytes; 0 where there is none to give now (reads in flight, too few slots left) or to take; -errno
+ * where the system has none (-ENOMEM).
+ */
+int64_t engine_give_back(struct engine *e);
+int64_t engine_take_again(struct engine *e);
+
 struct engine_stats {
 	uint64_t hits, misses;          /* of wanted experts */
 	uint64_t evictions;             /* experts that gave way to others */
@@ -136,6 +144,7 @@ struct engine_stats {
 	uint64_t tiles;                 /* heartbeat */
 	uint64_t slots, slots_used;
 	uint64_t locked_bytes, arena_bytes;
+	uint64_t given_bytes; /* of the slots, back to the system */
 	bool direct;                    /* reads bypass the page cache */
 	const char *io;                 /* "io_uring", "io_uring (plain)", "pread" */
 	const char *tier;
