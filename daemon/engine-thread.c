@@ -25,7 +25,7 @@ struct engine_thread {
 	int to_loop, to_engine; /* eventfds */
 	struct queue in, out;
 	_Atomic(bool) stop, asleep, signalled;
-	_Atomic(int) state;
+	_Atomic(int) state, pressure;
 	_Atomic(unsigned) percent, phase;
 	_Atomic(uint64_t) beat;
 	_Atomic(struct engine *) engine;
@@ -97,6 +97,21 @@ static void engine_thread_sleep(struct engine_thread *t, struct sched *s)
 	(void)!read(t->to_engine, &n, sizeof n);
 }
 
+/* What cannot be given now, since it is read or computed with, is tried again after a tile. */
+static void engine_thread_relieve(struct engine_thread *t, struct engine *engine)
+{
+	int advice = atomic_load(&t->pressure), done = advice;
+
+	if (advice == PRESSURE_NONE)
+		return;
+	if (advice == PRESSURE_GIVE_BACK && engine_give_back(engine) == 0)
+		return;
+	/* Where the system has none, there will be another advice. */
+	if (advice == PRESSURE_TAKE_AGAIN)
+		(void)engine_take_again(engine);
+	(void)atomic_compare_exchange_strong(&t->pressure, &done, PRESSURE_NONE);
+}
+
 static void engine_thread_serve(struct engine_thread *t, struct engine *engine, struct sched *s)
 {
 	while (!atomic_load(&t->stop)) {
@@ -104,6 +119,7 @@ static void engine_thread_serve(struct engine_thread *t, struct engine *engine, 
 		uint32_t kv_free, kv_all;
 
 		(void)engine_thread_messages(t, s);
+		engine_thread_relieve(t, engine);
 		result = sched_run(s);
 		/* Waiting for a disk is no progress. */
 		if (result != SCHED_RUN_WAITING)
@@ -270,6 +286,12 @@ void engine_thread_send(struct engine_thread *t, uint32_t type, void *object)
 	(void)queue_push(&t->in, type, object);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load(&t->asleep))
+		engine_thread_wake(t);
+}
+
+void engine_thread_pressure(struct engine_thread *t, enum pressure_advice advice)
+{
+	if (atomic_exchange(&t->pressure, (int)advice) != (int)advice && advice != PRESSURE_NONE)
 		engine_thread_wake(t);
 }
 

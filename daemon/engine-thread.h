@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "engine.h"
+#include "pressure.h"
 #include "queue.h"
 #include "sched.h"
 #include "tokenizer.h"
@@ -55,6 +56,12 @@ bool engine_thread_take(struct engine_thread *t, struct queue_message *ret);
 void engine_thread_send(struct engine_thread *t, uint32_t type, void *object);
 /* Asks to stop: loading ends, requests come back cancelled, the state becomes ENDED. */
 void engine_thread_stop(struct engine_thread *t);
+
+/*
+ * Gives memory of slots back to the system (a piece, as soon as one is not in use),
+ * takes a piece of it again, or leaves it.  engine_stats.given_bytes tells what came of it.
+ */
+void engine_thread_pressure(struct engine_thread *t, enum pressure_advice advice);
 
 void engine_thread_stats(struct engine_thread *t, struct engine_stats *ret,
 	struct sched_figures *ret_figures, uint32_t *ret_kv_free, uint32_t *ret_kv_all);

@@ -44,6 +44,15 @@ static int manager_signals(struct manager *m)
 	return m->signals < 0 ? -errno : 0;
 }
 
+static int manager_watch_pressure(struct manager *m)
+{
+	struct epoll_event e = {.events = EPOLLPRI, .data.ptr = &m->pressure};
+
+	if (m->pressure.fd < 0)
+		return 0;
+	return epoll_ctl(m->epoll, EPOLL_CTL_ADD, m->pressure.fd, &e) < 0 ? -errno : 0;
+}
+
 int manager_init(struct manager *m, struct error *err)
 {
 	const struct config *c = &m->config;
@@ -72,6 +81,7 @@ int manager_init(struct manager *m, struct error *err)
 	list_init(&m->sessions);
 	list_init(&m->orphans);
 	m->signals = -1;
+	pressure_init(&m->pressure, "");
 	m->start_ns = clock_now();
 	m->has_admin_gid = group;
 	m->admin_gid = group ? group->gr_gid : 0;
@@ -86,6 +96,8 @@ int manager_init(struct manager *m, struct error *err)
 		r = engine_thread_new(&m->engine, &config);
 	if (r >= 0)
 		r = manager_watch(m, engine_thread_fd(m->engine), &m->engine);
+	if (r >= 0)
+		r = manager_watch_pressure(m);
 	return r < 0 ? error_errno(err, r, "cannot set up the event loop") : 0;
 }
 
@@ -380,6 +392,26 @@ static bool manager_is_drained(const struct manager *m)
 	return true;
 }
 
+/* Other programs lack memory: slots are given back; and taken again when all is calm. */
+static void manager_pressure(struct manager *m, uint64_t now)
+{
+	struct engine_stats e;
+	struct sched_figures f;
+	uint32_t kv_free, kv_all;
+	char given[NUM_SIZE_TEXT_MAX];
+
+	if (m->state != MANAGER_READY || !pressure_is_due(&m->pressure, now))
+		return;
+	engine_thread_stats(m->engine, &e, &f, &kv_free, &kv_all);
+	if (e.given_bytes != m->given)
+		log_notice("%s: %s of the slots are given back, %llu slots are left",
+			e.given_bytes > m->given ? "other programs lack memory"
+						 : "memory is to be had again",
+			num_format_size(e.given_bytes, given), (unsigned long long)e.slots);
+	m->given = e.given_bytes;
+	engine_thread_pressure(m->engine, pressure_look(&m->pressure, m->given > 0, now));
+}
+
 static void manager_tick(struct manager *m)
 {
 	uint64_t now = clock_now(), beat = engine_thread_beat(m->engine);
@@ -395,6 +427,7 @@ static void manager_tick(struct manager *m)
 		m->beat = beat;
 		m->beat_ns = now;
 	}
+	manager_pressure(m, now);
 	if (now - m->beat_ns < MANAGER_STUCK)
 		notify_watchdog(&m->notify, now);
 	if (m->state == MANAGER_DRAINING && (now >= m->drain_end_ns || manager_is_drained(m))) {
@@ -422,7 +455,7 @@ static int manager_timeout(const struct manager *m)
 	else if (m->notify.watchdog_ns)
 		ms = num_min(ms, m->notify.watchdog_ns / CLOCK_NS_PER_MS / 2 + 1);
 	else if (m->state == MANAGER_READY && !manager_has_greeting(m))
-		return -1;
+		return pressure_timeout_ms(&m->pressure, m->given > 0);
 	return (int)ms;
 }
 
@@ -461,7 +494,7 @@ int manager_run(struct manager *m)
 				manager_accept(m);
 			else if (source == &m->engine)
 				manager_engine(m);
-			else
+			else if (source != &m->pressure) /* that is looked at with each tick */
 				client_event(source);
 		}
 		manager_tick(m);
@@ -493,5 +526,6 @@ void manager_deinit(struct manager *m)
 	}
 	m->engine = engine_thread_free(m->engine);
 	m->signals = fd_close(m->signals);
+	pressure_deinit(&m->pressure);
 	m->epoll = fd_close(m->epoll);
 }

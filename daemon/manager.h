@@ -15,6 +15,7 @@
 #include "list.h"
 #include "load.h"
 #include "notify.h"
+#include "pressure.h"
 #include "state.h"
 #include "status.h"
 
@@ -43,6 +44,8 @@ struct manager {
 	bool has_admin_gid;
 	unsigned percent;
 	struct notify notify;
+	struct pressure pressure;
+	uint64_t given; /* bytes of slots that the engine has given back */
 	struct status_latencies ttft, token;
 	uint64_t n_connects, n_refused, n_finished, n_failed;
 };

@@ -107,9 +107,10 @@ static void status_engine(FILE *f, struct manager *m)
 	engine_thread_stats(m->engine, &e, &s, &kv_free, &kv_all);
 	wanted = e.hits + e.misses;
 	(void)fprintf(f,
-		", \"cache\": {\"slots\": %" PRIu64 ", \"used\": %" PRIu64 ", \"hits\": %" PRIu64
-		", \"misses\": %" PRIu64 ", \"hit_rate\": %.6f}",
-		e.slots, e.slots_used, e.hits, e.misses,
+		", \"cache\": {\"slots\": %" PRIu64 ", \"used\": %" PRIu64
+		", \"given_back_bytes\": %" PRIu64 ", \"hits\": %" PRIu64 ", \"misses\": %" PRIu64
+		", \"hit_rate\": %.6f}",
+		e.slots, e.slots_used, e.given_bytes, e.hits, e.misses,
 		wanted ? (double)e.hits / (double)wanted : 0.0);
 	(void)fprintf(f,
 		", \"io\": {\"method\": \"%s\", \"direct\": %s, \"reads\": %" PRIu64
