@@ -73,7 +73,7 @@ with tempfile.TemporaryDirectory() as stage:
         sys.exit(1)
 lint.run(find, real, {
     "good": real,
-    "missing": {k: v for k, v in real.items() if not k.endswith("moe.h")},
+    "alone: missing": {k: v for k, v in real.items() if not k.endswith("moe.h")},
     "too much": {**real, f"{PREFIX}/bin/extra": ""},
     "unit": {k: v.replace("bin/moed", "sbin/moed") for k, v in real.items()},
 })

@@ -61,17 +61,23 @@ def line_of(text, offset):
 def run(find, files, samples):
     """Check the samples, then the files; exit with the verdict.
 
-    samples: {name: {path: text}}, each of which must draw at least one complaint, except those
-    whose name begins with 'good', which must draw none.
+    samples: {name: {path: text}}, each of which must draw at least one complaint, by itself and put
+    into a copy of the files; except those whose name begins with 'good', which must draw none, and
+    with 'alone', which say nothing when put into the files.
     """
     broken = False
-    for name, sample in samples.items():
-        complaints = find(sample)
-        if bool(complaints) == name.startswith("good"):
-            print(f"self-test '{name}': expected {'no ' if complaints else 'a '}complaint, got: "
-                  f"{complaints}")
-            broken = True
     complaints = find(files)
+    for name, sample in samples.items():
+        good = name.startswith("good")
+        found = find(sample)
+        if bool(found) == good:
+            print(f"self-test '{name}': expected {'no' if good else 'a'} complaint, got: {found}")
+            broken = True
+        if good or name.startswith("alone"):
+            continue
+        if not set(find({**files, **sample})) - set(complaints):
+            print(f"self-test '{name}': nothing is found of it in a copy of the files")
+            broken = True
     for complaint in complaints:
         print(complaint)
     print(f"{len(files)} files, {len(samples)} samples, {len(complaints)} complaints")
