@@ -83,6 +83,9 @@ def check_cancel(daemon):
 
 def check_drain(daemon):
     """SIGTERM: the answer under way is finished, nothing new is taken, status 0."""
+    daemon.configure("drain: 600\n")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_log(r"reload: drain changed")
     child = daemon.spawn("prompt", "--raw", "--json", "--max-tokens", "4000", "--", "the king")
     service.wait_for(lambda: is_busy(daemon), "the request does not begin")
     status = daemon.stop()
