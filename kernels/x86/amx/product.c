@@ -254,14 +254,14 @@ INLINE void rows_large(
 
 		for (size_t r = 0; r < 16; r++)
 			row[r] = w + r * w_stride + b * bytes;
-		tile_unpack(type, row, &t);
+		tile_unpack_large(type, row, &t);
 		scale_block(type, &t, &s);
 		block_large(type, &s, k, b * sizeof(struct kernels_q256));
 	}
 }
 
 /* Blocks of 32 whose codes are unpacked before their products, so that sums stay in registers. */
-#define BLOCKS 8u
+#define BLOCKS TILE_BLOCKS
 
 struct codes {
 	__m512i q[8];
@@ -334,22 +334,24 @@ INLINE void rows_small(
 			    : type == KERNELS_Q8_0 ? (char)128
 						   : 0;
 	struct codes codes[BLOCKS];
+	struct tile_factors f;
 	struct tile t;
 
 	for (size_t b0 = 0; b0 < n / 32; b0 += BLOCKS) {
 		size_t blocks = n / 32 - b0 < BLOCKS ? n / 32 - b0 : BLOCKS, c = 0;
 		const uint8_t *x = k->x + b0 * sizeof(struct kernels_q32);
+		const uint8_t *row[16];
 
+		for (size_t r = 0; r < 16; r++)
+			row[r] = w + r * w_stride + b0 * bytes;
+		tile_read_factors(type, bytes, row, blocks, &f);
 		for (size_t b = 0; b < blocks; b++) {
-			const uint8_t *row[16];
-
-			for (size_t r = 0; r < 16; r++)
-				row[r] = w + r * w_stride + (b0 + b) * bytes;
-			tile_unpack(type, row, &t);
+			tile_unpack_small(type, row, &f, b, &t);
 			for (int i = 0; i < 8; i++)
 				codes[b].q[i] = _mm512_sub_epi8(t.q[i], _mm512_set1_epi8(offset));
 			codes[b].d = t.d;
-			codes[b].m = t.m;
+			if (!offset)
+				codes[b].m = t.m;
 		}
 		for (; c + 16 <= k->cols; c += 16)
 			blocks_small(!offset, codes, blocks, x + c * k->x_stride, k->x_stride, 16,

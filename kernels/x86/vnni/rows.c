@@ -29,6 +29,20 @@ INLINE __m128 rows_halves(const uint8_t *const p[4])
 	return _mm_cvtph_ps(h);
 }
 
+/* Scales and minima, which lie side by side, of four rows. */
+INLINE void rows_pairs(const uint8_t *const p[4], __m128 *ret_d, __m128 *ret_m)
+{
+	__m128i h = _mm_cvtsi32_si128((int)quant_u32(p[0]));
+	__m256 f;
+
+	h = _mm_insert_epi32(h, (int)quant_u32(p[1]), 1);
+	h = _mm_insert_epi32(h, (int)quant_u32(p[2]), 2);
+	h = _mm_insert_epi32(h, (int)quant_u32(p[3]), 3);
+	f = _mm256_cvtph_ps(h);
+	*ret_d = _mm_shuffle_ps(_mm256_castps256_ps128(f), _mm256_extractf128_ps(f, 1), 0x88);
+	*ret_m = _mm_shuffle_ps(_mm256_castps256_ps128(f), _mm256_extractf128_ps(f, 1), 0xdd);
+}
+
 /* Sums of the lanes of four registers, as four lanes. */
 INLINE __m128i rows_sums(const __m256i s[4])
 {
@@ -94,17 +108,16 @@ INLINE void rows_unpack_q5_k(const uint8_t *w, struct rows_large *o)
 {
 	const struct quant_q5_k *b = (const void *)w;
 	__m256i high = _mm256_loadu_si256((const void *)b->high);
-	const __m512i bit = _mm512_set1_epi8(16);
+	/* Bit 2k of the lower half and of the upper one goes to bit 4 of codes k. */
+	__m512i e = _mm512_inserti64x4(_mm512_castsi256_si512(high), _mm256_srli_epi16(high, 1), 1);
+	const __m512i bits[4] = {
+		_mm512_slli_epi16(e, 4), _mm512_slli_epi16(e, 2), e, _mm512_srli_epi16(e, 2)};
 
 	rows_scales_mins(b->scales, o);
-	for (int k = 0; k < 4; k++) {
-		/* Bits 2k and 2k + 1 of each byte. */
-		__mmask32 low = _mm256_test_epi8_mask(high, _mm256_set1_epi8((char)(1 << 2 * k)));
-		__mmask32 up = _mm256_test_epi8_mask(high, _mm256_set1_epi8((char)(2 << 2 * k)));
-		__m512i q = rows_nibbles(b->q + 32 * k);
-
-		o->q[k] = _mm512_mask_add_epi8(q, (__mmask64)up << 32 | low, q, bit);
-	}
+	for (int k = 0; k < 4; k++)
+		/* codes | (bits & 16) */
+		o->q[k] = _mm512_ternarylogic_epi32(
+			rows_nibbles(b->q + 32 * k), bits[k], _mm512_set1_epi8(16), 0xf8);
 }
 
 INLINE void rows_unpack_q6_k(const uint8_t *w, struct rows_large *o)
@@ -179,7 +192,7 @@ INLINE void rows_large(uint32_t type, size_t bytes, const struct kernels_product
 		acc[c] = _mm_setzero_ps();
 	for (size_t b = 0; b < p->n / 256; b++) {
 		const struct kernels_q256 *x[4];
-		const uint8_t *d[4], *m[4];
+		const uint8_t *d[4];
 		__m256i sum[4][4], min[4][4];
 		__m128 dw, mw;
 
@@ -192,7 +205,6 @@ INLINE void rows_large(uint32_t type, size_t bytes, const struct kernels_product
 			struct rows_large w;
 
 			d[r] = t->w[r] + b * bytes + factor;
-			m[r] = d[r] + 2;
 			rows_unpack_large(type, t->w[r] + b * bytes, &w);
 			for (size_t c = 0; c < cols; c++) {
 				__m512i s = _mm512_setzero_si512(), v;
@@ -207,8 +219,11 @@ INLINE void rows_large(uint32_t type, size_t bytes, const struct kernels_product
 					w.min, _mm256_loadu_si256((const void *)x[c]->sums));
 			}
 		}
-		dw = rows_halves(d);
-		mw = type == KERNELS_Q6_K ? dw : _mm_xor_ps(rows_halves(m), _mm_set1_ps(-0.0f));
+		if (type == KERNELS_Q6_K)
+			dw = mw = rows_halves(d);
+		else
+			rows_pairs(d, &dw, &mw);
+		mw = _mm_xor_ps(mw, _mm_set1_ps(-0.0f));
 		for (size_t c = 0; c < cols; c++) {
 			__m128i i = rows_sums(sum[c]), s = rows_sums(min[c]);
 			__m128 dx = _mm_set1_ps(x[c]->d);
@@ -228,7 +243,6 @@ INLINE void rows_large(uint32_t type, size_t bytes, const struct kernels_product
 /* 32 codes, less their offset. */
 INLINE __m256i rows_unpack_small(uint32_t type, const uint8_t *w)
 {
-	__m128i q;
 	__m256i all;
 	size_t at = type == KERNELS_Q4_0   ? 2
 		    : type == KERNELS_Q4_1 ? 4
@@ -238,20 +252,19 @@ INLINE __m256i rows_unpack_small(uint32_t type, const uint8_t *w)
 	if (type == KERNELS_Q8_0)
 		return _mm256_xor_si256(
 			_mm256_loadu_si256((const void *)(w + 2)), _mm256_set1_epi8((char)0x80));
-	q = _mm_loadu_si128((const void *)(w + at));
-	all = _mm256_inserti128_si256(_mm256_castsi128_si256(q), _mm_srli_epi16(q, 4), 1);
+	/* Low nibbles below, high ones above. */
+	all = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)(w + at)));
+	all = _mm256_srlv_epi64(all, _mm256_set_epi64x(4, 4, 0, 0));
 	all = _mm256_and_si256(all, _mm256_set1_epi8(15));
 	if (type == KERNELS_Q5_0 || type == KERNELS_Q5_1)
 		all = _mm256_mask_add_epi8(all, quant_u32(w + at - 4), all, _mm256_set1_epi8(16));
 	return all;
 }
 
+/* The binary logarithm of what is taken off the codes; 0 for types that have a minimum instead. */
 INLINE int rows_offset(uint32_t type)
 {
-	return type == KERNELS_Q4_0   ? 8
-	       : type == KERNELS_Q5_0 ? 16
-	       : type == KERNELS_Q8_0 ? 128
-				      : 0;
+	return type == KERNELS_Q4_0 ? 3 : type == KERNELS_Q5_0 ? 4 : type == KERNELS_Q8_0 ? 7 : 0;
 }
 
 INLINE void rows_small(uint32_t type, size_t bytes, const struct kernels_product *p,
@@ -264,7 +277,7 @@ INLINE void rows_small(uint32_t type, size_t bytes, const struct kernels_product
 		acc[c] = _mm_setzero_ps();
 	for (size_t b = 0; b < p->n / 32; b++) {
 		const struct kernels_q32 *x[4];
-		const uint8_t *d[4], *m[4];
+		const uint8_t *d[4];
 		__m256i sum[4][4];
 		__m128 dw, mw;
 
@@ -278,22 +291,24 @@ INLINE void rows_small(uint32_t type, size_t bytes, const struct kernels_product
 			__m256i w = rows_unpack_small(type, t->w[r] + b * bytes);
 
 			d[r] = t->w[r] + b * bytes;
-			m[r] = d[r] + 2;
 			for (size_t c = 0; c < cols; c++)
 				sum[c][r] = _mm256_dpbusd_epi32(_mm256_setzero_si256(), w,
 					_mm256_loadu_si256((const void *)x[c]->q));
 		}
-		dw = rows_halves(d);
-		mw = offset ? dw : rows_halves(m);
+		if (offset)
+			dw = mw = rows_halves(d);
+		else
+			rows_pairs(d, &dw, &mw);
 		for (size_t c = 0; c < cols; c++) {
-			__m128i i = rows_sums(sum[c]);
+			__m128i i = rows_sums(sum[c]), sums = _mm_set1_epi32(x[c]->sum);
 			__m128 dx = _mm_set1_ps(x[c]->d);
 
-			i = _mm_sub_epi32(i, _mm_set1_epi32(offset * x[c]->sum));
+			if (offset)
+				i = _mm_sub_epi32(i, _mm_slli_epi32(sums, rows_offset(type)));
 			acc[c] = _mm_fmadd_ps(_mm_mul_ps(dw, dx), _mm_cvtepi32_ps(i), acc[c]);
 			if (!offset)
 				acc[c] = _mm_fmadd_ps(
-					_mm_mul_ps(mw, dx), _mm_set1_ps((float)x[c]->sum), acc[c]);
+					_mm_mul_ps(mw, dx), _mm_cvtepi32_ps(sums), acc[c]);
 		}
 	}
 	for (size_t c = 0; c < cols; c++)
@@ -309,21 +324,20 @@ INLINE void rows_tile(uint32_t type, size_t bytes, const struct kernels_product 
 		rows_small(type, bytes, p, t, c, cols, out);
 }
 
-/* From this many columns on, turning 16 rows costs less than it saves. */
-#define TILE_FROM 6
-
 /* As many rows as tiles take; returns their number. */
-INLINE size_t rows_tiles(
-	const struct kernels_product *p, void (*tile)(const struct kernels_product *p))
+INLINE size_t rows_tiles(uint32_t type, const struct kernels_product *p,
+	void (*tile)(const struct kernels_product *p))
 {
 	struct kernels_product q = *p;
 	size_t r = 0;
 
-	if (p->cols < TILE_FROM)
+	/* From this many columns on, turning 16 rows costs less than it saves. */
+	if (p->cols < (type == KERNELS_Q6_K ? 5 : 3))
 		return 0;
 	for (; r + 16 <= p->rows; r += 16) {
 		q.w = (const uint8_t *)p->w + r * p->w_stride;
 		q.out = p->out + r;
+		q.rows = p->rows - r;
 		tile(&q);
 	}
 	return r;
@@ -334,7 +348,7 @@ INLINE void rows_columns(uint32_t type, size_t bytes, const struct kernels_produ
 {
 	struct rows_piece t = {.stride = p->w_stride};
 
-	for (size_t r = rows_tiles(p, tile); r < p->rows; r += 4) {
+	for (size_t r = rows_tiles(type, p, tile); r < p->rows; r += 4) {
 		size_t left = p->rows - r, c = 0;
 
 		t.rows = left < 4 ? left : 4;

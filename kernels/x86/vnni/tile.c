@@ -14,6 +14,9 @@
 #include "tile.h"
 #include "turn.h"
 
+/* With so few columns the products are done before the next weights are there by themselves. */
+#define TILE_AHEAD 4
+
 /* The four activations 4k to 4k + 3, in every lane. */
 INLINE __m512i tile_four(const int8_t *q, int k)
 {
@@ -98,34 +101,67 @@ INLINE void tile_small(uint32_t type, const struct tile *t, const uint8_t *x, si
 INLINE void tile_columns(uint32_t type, const struct tile *t, const uint8_t *x, size_t x_stride,
 	size_t cols, float *acc)
 {
-	if (type >= KERNELS_Q2_K)
-		tile_large(type, t, x, x_stride, cols, acc);
-	else
-		tile_small(type, t, x, x_stride, cols, acc);
+	size_t c = 0;
+
+	for (; c + 4 <= cols; c += 4)
+		if (type >= KERNELS_Q2_K)
+			tile_large(type, t, x + c * x_stride, x_stride, 4, acc + 16 * c);
+		else
+			tile_small(type, t, x + c * x_stride, x_stride, 4, acc + 16 * c);
+	for (; c < cols; c++)
+		if (type >= KERNELS_Q2_K)
+			tile_large(type, t, x + c * x_stride, x_stride, 1, acc + 16 * c);
+		else
+			tile_small(type, t, x + c * x_stride, x_stride, 1, acc + 16 * c);
 }
 
-/* Sixteen rows; p->rows is not looked at. */
-INLINE void tile_product(uint32_t type, const struct kernels_product *p)
+/* Reads ahead what the 16 rows hold from `at` on, and where they end the next 16. */
+INLINE void tile_ahead(const struct kernels_product *p, size_t row, size_t at, size_t bytes)
 {
-	const struct kernels_format *f = kernels_format(type);
-	size_t unit = f->input == KERNELS_INPUT_Q256 ? sizeof(struct kernels_q256)
-						     : sizeof(struct kernels_q32);
+	const char *w = p->w;
+
+	if (at >= row) {
+		if (p->rows < 32)
+			return;
+		at -= row;
+		w += 16 * p->w_stride;
+	}
+	for (size_t r = 0; r < 16; r++)
+		for (size_t i = 0; i < bytes; i += 64)
+			_mm_prefetch(w + r * p->w_stride + at + i, _MM_HINT_T0);
+}
+
+/* The first sixteen rows of p->rows. */
+INLINE void tile_product(uint32_t type, size_t bytes, const struct kernels_product *p)
+{
+	const bool large = type >= KERNELS_Q2_K;
+	const size_t step = large ? 1 : TILE_BLOCKS, block = large ? 256 : 32;
+	const size_t unit = large ? sizeof(struct kernels_q256) : sizeof(struct kernels_q32);
+	size_t blocks = p->n / block;
 	float acc[16 * TILE_COLS];
+	struct tile_factors f;
 	struct tile t;
 
 	memset(acc, 0, 16 * p->cols * sizeof(float));
-	for (size_t b = 0; b < p->n / f->block; b++) {
-		const uint8_t *x = (const uint8_t *)p->x + b * unit;
+	for (size_t b0 = 0; b0 < blocks; b0 += step) {
+		size_t count = blocks - b0 < step ? blocks - b0 : step;
+		const uint8_t *x = (const uint8_t *)p->x + b0 * unit;
 		const uint8_t *w[16];
-		size_t c = 0;
 
 		for (size_t r = 0; r < 16; r++)
-			w[r] = (const uint8_t *)p->w + r * p->w_stride + b * f->bytes;
-		tile_unpack(type, w, &t);
-		for (; c + 4 <= p->cols; c += 4)
-			tile_columns(type, &t, x + c * p->x_stride, p->x_stride, 4, acc + 16 * c);
-		for (; c < p->cols; c++)
-			tile_columns(type, &t, x + c * p->x_stride, p->x_stride, 1, acc + 16 * c);
+			w[r] = (const uint8_t *)p->w + r * p->w_stride + b0 * bytes;
+		if (p->cols <= TILE_AHEAD)
+			tile_ahead(p, blocks * bytes, (b0 + 2 * step) * bytes, step * bytes);
+		if (large) {
+			tile_unpack_large(type, w, &t);
+			tile_columns(type, &t, x, p->x_stride, p->cols, acc);
+			continue;
+		}
+		tile_read_factors(type, bytes, w, count, &f);
+		for (size_t b = 0; b < count; b++) {
+			tile_unpack_small(type, w, &f, b, &t);
+			tile_columns(type, &t, x + b * unit, p->x_stride, p->cols, acc);
+		}
 	}
 	for (size_t c = 0; c < p->cols; c++)
 		memcpy(p->out + c * p->out_stride, acc + 16 * c, 16 * sizeof(float));
@@ -133,40 +169,40 @@ INLINE void tile_product(uint32_t type, const struct kernels_product *p)
 
 void tile_product_q4_0(const struct kernels_product *p)
 {
-	tile_product(KERNELS_Q4_0, p);
+	tile_product(KERNELS_Q4_0, sizeof(struct quant_q4_0), p);
 }
 
 void tile_product_q4_1(const struct kernels_product *p)
 {
-	tile_product(KERNELS_Q4_1, p);
+	tile_product(KERNELS_Q4_1, sizeof(struct quant_q4_1), p);
 }
 
 void tile_product_q5_0(const struct kernels_product *p)
 {
-	tile_product(KERNELS_Q5_0, p);
+	tile_product(KERNELS_Q5_0, sizeof(struct quant_q5_0), p);
 }
 
 void tile_product_q5_1(const struct kernels_product *p)
 {
-	tile_product(KERNELS_Q5_1, p);
+	tile_product(KERNELS_Q5_1, sizeof(struct quant_q5_1), p);
 }
 
 void tile_product_q8_0(const struct kernels_product *p)
 {
-	tile_product(KERNELS_Q8_0, p);
+	tile_product(KERNELS_Q8_0, sizeof(struct quant_q8_0), p);
 }
 
 void tile_product_q4_k(const struct kernels_product *p)
 {
-	tile_product(KERNELS_Q4_K, p);
+	tile_product(KERNELS_Q4_K, sizeof(struct quant_q4_k), p);
 }
 
 void tile_product_q5_k(const struct kernels_product *p)
 {
-	tile_product(KERNELS_Q5_K, p);
+	tile_product(KERNELS_Q5_K, sizeof(struct quant_q5_k), p);
 }
 
 void tile_product_q6_k(const struct kernels_product *p)
 {
-	tile_product(KERNELS_Q6_K, p);
+	tile_product(KERNELS_Q6_K, sizeof(struct quant_q6_k), p);
 }

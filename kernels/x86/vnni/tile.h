@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 
-/* Sixteen rows by at most TILE_COLS columns, for rows.c, which takes what is left over. */
+/*
+ * The first sixteen of p->rows (the others are only read ahead) by at most TILE_COLS columns, for
+ * rows.c, which takes what is left over.
+ */
 
 #include "kernels.h"
 

@@ -208,20 +208,48 @@ INLINE void tile_unpack_q6_k(const uint8_t *const w[16], struct tile *t)
 	}
 }
 
-INLINE void tile_unpack_small(uint32_t type, const uint8_t *const w[16], struct tile *t)
+/* Blocks of 32 whose factors are read at once: reading them takes stores and a load that waits. */
+#define TILE_BLOCKS 8
+
+/* Of 16 rows, block by block: half floats, and the fifth bits of Q5_0 and Q5_1. */
+struct tile_factors {
+	uint16_t d[TILE_BLOCKS][16];
+	uint16_t m[TILE_BLOCKS][16];
+	uint32_t high[TILE_BLOCKS][16];
+} __attribute__((aligned(64)));
+
+INLINE void tile_read_factors(uint32_t type, size_t bytes, const uint8_t *const w[16],
+	size_t blocks, struct tile_factors *out)
 {
-	size_t at = type == KERNELS_Q4_0   ? 2
-		    : type == KERNELS_Q4_1 ? 4
-		    : type == KERNELS_Q5_0 ? 6
-					   : 8;
+	for (size_t b = 0; b < blocks; b++)
+		for (int r = 0; r < 16; r++)
+			out->d[b][r] = quant_u16(w[r] + b * bytes);
+	for (size_t b = 0; (type == KERNELS_Q4_1 || type == KERNELS_Q5_1) && b < blocks; b++)
+		for (int r = 0; r < 16; r++)
+			out->m[b][r] = quant_u16(w[r] + b * bytes + 2);
+	for (size_t b = 0; (type == KERNELS_Q5_0 || type == KERNELS_Q5_1) && b < blocks; b++)
+		for (int r = 0; r < 16; r++)
+			out->high[b][r] =
+				quant_u32(w[r] + b * bytes + (type == KERNELS_Q5_0 ? 2 : 4));
+}
+
+/* Block b of those that `f` was read from. */
+INLINE void tile_unpack_small(uint32_t type, const uint8_t *const w[16],
+	const struct tile_factors *f, size_t b, struct tile *t)
+{
+	size_t at = type == KERNELS_Q4_0   ? sizeof(struct quant_q4_0) * b + 2
+		    : type == KERNELS_Q4_1 ? sizeof(struct quant_q4_1) * b + 4
+		    : type == KERNELS_Q5_0 ? sizeof(struct quant_q5_0) * b + 6
+		    : type == KERNELS_Q5_1 ? sizeof(struct quant_q5_1) * b + 8
+					   : sizeof(struct quant_q8_0) * b + 2;
 	const __m512i nibble = _mm512_set1_epi8(15), bits = _mm512_set1_epi32(0x08040201);
 	__m512i v[16], high;
-	uint32_t h[16];
 
-	t->d = tile_halves(w, 0);
-	t->m = tile_halves(w, 2);
+	t->d = _mm512_cvtph_ps(_mm256_load_si256((const void *)f->d[b]));
+	if (type == KERNELS_Q4_1 || type == KERNELS_Q5_1)
+		t->m = _mm512_cvtph_ps(_mm256_load_si256((const void *)f->m[b]));
 	if (type == KERNELS_Q8_0) {
-		tile_load_half(w, 2, v);
+		tile_load_half(w, at, v);
 		for (int k = 0; k < 8; k++)
 			t->q[k] = _mm512_xor_si512(v[k], _mm512_set1_epi8((char)0x80));
 		return;
@@ -233,28 +261,25 @@ INLINE void tile_unpack_small(uint32_t type, const uint8_t *const w[16], struct 
 	}
 	if (type != KERNELS_Q5_0 && type != KERNELS_Q5_1)
 		return;
-	for (int r = 0; r < 16; r++)
-		h[r] = quant_u32(w[r] + at - 4);
-	high = _mm512_loadu_si512(h);
+	high = _mm512_load_si512(f->high[b]);
 	for (int k = 0; k < 8; k++) {
 		/* The four bits of word k, copied to each of its bytes, of which each tests one. */
 		__m512i n = _mm512_and_si512(
 			_mm512_srli_epi32(high, (unsigned)(4 * k)), _mm512_set1_epi32(15));
 
-		n = _mm512_mullo_epi32(n, _mm512_set1_epi32(0x01010101));
+		n = _mm512_shuffle_epi8(
+			n, _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0));
 		t->q[k] = _mm512_mask_add_epi8(
 			t->q[k], _mm512_test_epi8_mask(n, bits), t->q[k], _mm512_set1_epi8(16));
 	}
 }
 
-INLINE void tile_unpack(uint32_t type, const uint8_t *const w[16], struct tile *t)
+INLINE void tile_unpack_large(uint32_t type, const uint8_t *const w[16], struct tile *t)
 {
 	if (type == KERNELS_Q4_K)
 		tile_unpack_q4_k(w, t);
 	else if (type == KERNELS_Q5_K)
 		tile_unpack_q5_k(w, t);
-	else if (type == KERNELS_Q6_K)
-		tile_unpack_q6_k(w, t);
 	else
-		tile_unpack_small(type, w, t);
+		tile_unpack_q6_k(w, t);
 }
