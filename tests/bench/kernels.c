@@ -2,9 +2,9 @@
 
 /*
  * How fast the kernels are, as JSON, beside what the machine can do at most in the same run: for
- * each weight type and tier one column (decode: GB/s of weights, out of memory that no cache holds)
- * and several (prefill: thousand million integer operations a second, two to a product), and
- * attention.  One thread; start it twice for two.  Not a test: nothing here passes or fails.
+ * each weight type and tier one column and four (decode: GB/s of weights, out of memory that no
+ * cache holds) and more (prefill: thousand million integer operations a second, two to a product),
+ * and attention.  One thread; start it twice for two.  Not a test: nothing here passes or fails.
  */
 
 #include <getopt.h>
@@ -157,7 +157,7 @@ struct buffers {
 static void bench_product(const struct kernels *k, const struct kernels_format *f,
 	struct weights *w, const struct buffers *b, size_t n)
 {
-	static const size_t cols[] = {1, 16, 64, COLS_MAX};
+	static const size_t cols[] = {1, 4, 16, 64, COLS_MAX};
 	size_t stride = kernels_input_bytes(f->input, n);
 	uint64_t row;
 
@@ -167,8 +167,9 @@ static void bench_product(const struct kernels *k, const struct kernels_format *
 		k->quantize(f->input, b->values, b->x + c * stride, n);
 	printf("    {\"tier\": \"%s\", \"type\": \"%s\", \"n\": %zu", k->name, f->name, n);
 	for (size_t i = 0; i < ARRAY_SIZE(cols); i++) {
-		size_t rows = i ? CACHED_ROWS : num_align_down(PORTION / row, (size_t)16);
-		struct product a = {.kernels = k, .weights = i ? NULL : w};
+		bool cold = cols[i] <= 4;
+		size_t rows = cold ? num_align_down(PORTION / row, (size_t)16) : CACHED_ROWS;
+		struct product a = {.kernels = k, .weights = cold ? w : NULL};
 		double t;
 
 		a.p = (struct kernels_product){
@@ -184,8 +185,9 @@ static void bench_product(const struct kernels *k, const struct kernels_format *
 			.out_stride = rows,
 		};
 		t = fastest(run_product, &a);
-		if (!i)
-			printf(", \"gb_per_s\": %.2f", (double)(rows * row) / t * 1e-9);
+		if (cold)
+			printf(", \"gb_per_s_%zu\": %.2f", cols[i],
+				(double)(rows * row) / t * 1e-9);
 		else
 			printf(", \"gop_per_s_%zu\": %.0f", cols[i],
 				2.0 * (double)(rows * n * cols[i]) / t * 1e-9);

@@ -243,17 +243,17 @@ INLINE void block_large(uint32_t type, const struct scaled *w, struct work *k, s
 	add_large(type, &known, 0, 32);
 }
 
-INLINE void rows_large(
-	uint32_t type, size_t bytes, const uint8_t *w, size_t w_stride, size_t n, struct work *k)
+INLINE void rows_large(uint32_t type, size_t bytes, const struct kernels_product *p, struct work *k)
 {
 	struct scaled s;
 	struct tile t;
 
-	for (size_t b = 0; b < n / 256; b++) {
+	for (size_t b = 0; b < p->n / 256; b++) {
 		const uint8_t *row[16];
 
 		for (size_t r = 0; r < 16; r++)
-			row[r] = w + r * w_stride + b * bytes;
+			row[r] = (const uint8_t *)p->w + r * p->w_stride + b * bytes;
+		tile_ahead(p, p->n / 256 * bytes, (b + TILE_AHEAD) * bytes, bytes);
 		tile_unpack_large(type, row, &t);
 		scale_block(type, &t, &s);
 		block_large(type, &s, k, b * sizeof(struct kernels_q256));
@@ -326,8 +326,7 @@ INLINE void blocks_small(bool minimum, const struct codes *w, size_t blocks, con
 		_mm512_store_ps(out[c], acc[c]);
 }
 
-INLINE void rows_small(
-	uint32_t type, size_t bytes, const uint8_t *w, size_t w_stride, size_t n, struct work *k)
+INLINE void rows_small(uint32_t type, size_t bytes, const struct kernels_product *p, struct work *k)
 {
 	const char offset = type == KERNELS_Q4_0   ? 8
 			    : type == KERNELS_Q5_0 ? 16
@@ -337,13 +336,15 @@ INLINE void rows_small(
 	struct tile_factors f;
 	struct tile t;
 
-	for (size_t b0 = 0; b0 < n / 32; b0 += BLOCKS) {
-		size_t blocks = n / 32 - b0 < BLOCKS ? n / 32 - b0 : BLOCKS, c = 0;
+	for (size_t b0 = 0; b0 < p->n / 32; b0 += BLOCKS) {
+		size_t blocks = p->n / 32 - b0 < BLOCKS ? p->n / 32 - b0 : BLOCKS, c = 0;
 		const uint8_t *x = k->x + b0 * sizeof(struct kernels_q32);
 		const uint8_t *row[16];
 
 		for (size_t r = 0; r < 16; r++)
-			row[r] = w + r * w_stride + b0 * bytes;
+			row[r] = (const uint8_t *)p->w + r * p->w_stride + b0 * bytes;
+		tile_ahead(
+			p, p->n / 32 * bytes, (b0 + TILE_AHEAD * BLOCKS) * bytes, BLOCKS * bytes);
 		tile_read_factors(type, bytes, row, blocks, &f);
 		for (size_t b = 0; b < blocks; b++) {
 			tile_unpack_small(type, row, &f, b, &t);
@@ -378,15 +379,15 @@ INLINE void product(uint32_t type, size_t bytes, const struct kernels_product *p
 	/* Columns stay in the second cache while all rows pass by. */
 	for (size_t c0 = 0; c0 < p->cols; c0 += COLS)
 		for (size_t r = 0; r < rows; r += 16) {
-			const uint8_t *w = (const uint8_t *)p->w + r * p->w_stride;
-
+			left.w = (const uint8_t *)p->w + r * p->w_stride;
+			left.rows = p->rows - r;
 			k.x = (const uint8_t *)p->x + c0 * p->x_stride;
 			k.cols = p->cols - c0 < COLS ? p->cols - c0 : COLS;
 			memset(k.acc, 0, k.cols * sizeof(k.acc[0]));
 			if (type >= KERNELS_Q2_K)
-				rows_large(type, bytes, w, p->w_stride, p->n, &k);
+				rows_large(type, bytes, &left, &k);
 			else
-				rows_small(type, bytes, w, p->w_stride, p->n, &k);
+				rows_small(type, bytes, &left, &k);
 			for (size_t c = 0; c < k.cols; c++)
 				memcpy(p->out + (c0 + c) * p->out_stride + r, k.acc[c],
 					sizeof(k.acc[c]));
@@ -395,7 +396,7 @@ INLINE void product(uint32_t type, size_t bytes, const struct kernels_product *p
 		release();
 	left.w = (const uint8_t *)p->w + rows * p->w_stride;
 	left.out += rows;
-	left.rows -= rows;
+	left.rows = p->rows - rows;
 	if (left.rows)
 		rest(&left);
 }

@@ -196,8 +196,7 @@ INLINE void rows_large(uint32_t type, size_t bytes, const struct kernels_product
 		__m256i sum[4][4], min[4][4];
 		__m128 dw, mw;
 
-		if (cols == 1)
-			rows_ahead(t, b * bytes, bytes);
+		rows_ahead(t, b * bytes, bytes);
 		for (size_t c = 0; c < cols; c++)
 			x[c] = (const void *)((const uint8_t *)p->x + (c0 + c) * p->x_stride +
 					      b * sizeof(*x[c]));
@@ -282,8 +281,7 @@ INLINE void rows_small(uint32_t type, size_t bytes, const struct kernels_product
 		__m128 dw, mw;
 
 		/* One line in two to four blocks: the same line again costs little. */
-		if (cols == 1)
-			rows_ahead(t, b * bytes, 1);
+		rows_ahead(t, b * bytes, 1);
 		for (size_t c = 0; c < cols; c++)
 			x[c] = (const void *)((const uint8_t *)p->x + (c0 + c) * p->x_stride +
 					      b * sizeof(*x[c]));
@@ -356,10 +354,13 @@ INLINE void rows_columns(uint32_t type, size_t bytes, const struct kernels_produ
 		for (size_t k = 0; k < 4; k++)
 			t.w[k] = (const uint8_t *)p->w +
 				 (r + (k < t.rows ? k : t.rows - 1)) * p->w_stride;
-		for (; c + 4 <= p->cols; c += 4)
+		for (; c + 4 <= p->cols; c += 4) {
 			rows_tile(type, bytes, p, &t, c, 4, p->out + c * p->out_stride + r);
+			t.ahead = NULL;
+		}
 		if (c + 2 <= p->cols) {
 			rows_tile(type, bytes, p, &t, c, 2, p->out + c * p->out_stride + r);
+			t.ahead = NULL;
 			c += 2;
 		}
 		if (c < p->cols)

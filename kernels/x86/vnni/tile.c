@@ -14,9 +14,6 @@
 #include "tile.h"
 #include "turn.h"
 
-/* With so few columns the products are done before the next weights are there by themselves. */
-#define TILE_AHEAD 4
-
 /* The four activations 4k to 4k + 3, in every lane. */
 INLINE __m512i tile_four(const int8_t *q, int k)
 {
@@ -115,22 +112,6 @@ INLINE void tile_columns(uint32_t type, const struct tile *t, const uint8_t *x, 
 			tile_small(type, t, x + c * x_stride, x_stride, 1, acc + 16 * c);
 }
 
-/* Reads ahead what the 16 rows hold from `at` on, and where they end the next 16. */
-INLINE void tile_ahead(const struct kernels_product *p, size_t row, size_t at, size_t bytes)
-{
-	const char *w = p->w;
-
-	if (at >= row) {
-		if (p->rows < 32)
-			return;
-		at -= row;
-		w += 16 * p->w_stride;
-	}
-	for (size_t r = 0; r < 16; r++)
-		for (size_t i = 0; i < bytes; i += 64)
-			_mm_prefetch(w + r * p->w_stride + at + i, _MM_HINT_T0);
-}
-
 /* The first sixteen rows of p->rows. */
 INLINE void tile_product(uint32_t type, size_t bytes, const struct kernels_product *p)
 {
@@ -150,8 +131,7 @@ INLINE void tile_product(uint32_t type, size_t bytes, const struct kernels_produ
 
 		for (size_t r = 0; r < 16; r++)
 			w[r] = (const uint8_t *)p->w + r * p->w_stride + b0 * bytes;
-		if (p->cols <= TILE_AHEAD)
-			tile_ahead(p, blocks * bytes, (b0 + 2 * step) * bytes, step * bytes);
+		tile_ahead(p, blocks * bytes, (b0 + TILE_AHEAD * step) * bytes, step * bytes);
 		if (large) {
 			tile_unpack_large(type, w, &t);
 			tile_columns(type, &t, x, p->x_stride, p->cols, acc);
