@@ -149,8 +149,17 @@ INLINE __m256i rows_scale(__m256i all, int k)
 /* Where the rows of a piece begin; missing ones repeat the last, and are not stored. */
 struct rows_piece {
 	const uint8_t *w[4];
+	const uint8_t *ahead; /* of the next piece, or NULL */
+	size_t stride;
 	size_t rows;
 };
+
+INLINE void rows_ahead(const struct rows_piece *t, size_t at, size_t bytes)
+{
+	for (size_t r = 0; t->ahead && r < 4; r++)
+		for (size_t i = 0; i < bytes; i += 64)
+			_mm_prefetch((const char *)t->ahead + r * t->stride + at + i, _MM_HINT_T0);
+}
 
 INLINE void rows_store(const struct rows_piece *t, float *out, __m128 acc)
 {
@@ -174,6 +183,7 @@ INLINE void rows_large(uint32_t type, size_t bytes, const struct kernels_product
 		__m256i sum[4][4], min[4][4];
 		__m128 dw, mw;
 
+		rows_ahead(t, b * bytes, bytes);
 		for (size_t c = 0; c < cols; c++)
 			x[c] = (const void *)((const uint8_t *)p->x + (c0 + c) * p->x_stride +
 					      b * sizeof(*x[c]));
@@ -263,6 +273,8 @@ INLINE void rows_small(uint32_t type, size_t bytes, const struct kernels_product
 		__m256i sum[4][4];
 		__m128 dw, mw;
 
+		/* One line in two to four blocks: the same line again costs little. */
+		rows_ahead(t, b * bytes, 1);
 		for (size_t c = 0; c < cols; c++)
 			x[c] = (const void *)((const uint8_t *)p->x + (c0 + c) * p->x_stride +
 					      b * sizeof(*x[c]));
@@ -302,17 +314,20 @@ INLINE void rows_tile(uint32_t type, size_t bytes, const struct kernels_product 
 
 INLINE void rows_columns(uint32_t type, size_t bytes, const struct kernels_product *p)
 {
-	struct rows_piece t;
+	struct rows_piece t = {.stride = p->w_stride};
 
 	for (size_t r = 0; r < p->rows; r += 4) {
 		size_t left = p->rows - r, c = 0;
 
 		t.rows = left < 4 ? left : 4;
+		t.ahead = left >= 8 ? (const uint8_t *)p->w + (r + 4) * p->w_stride : NULL;
 		for (size_t k = 0; k < 4; k++)
 			t.w[k] = (const uint8_t *)p->w +
 				 (r + (k < t.rows ? k : t.rows - 1)) * p->w_stride;
-		for (; c + 4 <= p->cols; c += 4)
+		for (; c + 4 <= p->cols; c += 4) {
 			rows_tile(type, bytes, p, &t, c, 4, p->out + c * p->out_stride + r);
+			t.ahead = NULL;
+		}
 		for (; c < p->cols; c++)
 			rows_tile(type, bytes, p, &t, c, 1, p->out + c * p->out_stride + r);
 	}
