@@ -128,6 +128,11 @@ int step_advance(struct engine *e, struct context *c);
 /* The row fails, and all later ones of its sequence; the sequence forgets them. */
 void step_row_fail(struct engine *e, struct context *c, uint32_t row, int code, const char *format,
 	...) __attribute__((format(printf, 5, 6)));
+/*
+ * Rows that a tile takes so that it ends within about 20 ms, given the multiplications of a row with
+ * quantised weights and in floats; at most SCRATCH_TILE.
+ */
+uint32_t step_fitting(const struct engine *e, uint64_t quantised, uint64_t floats);
 /* Fills e->tile.rows with up to `max` rows from c->row on; moves c->row. */
 void step_tile_rows(struct engine *e, struct context *c, uint32_t max);
 

@@ -378,9 +378,11 @@ static bool is_here(struct engine *e, struct context *c, struct need *x, struct 
 
 static void collect(struct batch *b)
 {
+	const struct desc_weight *down = &b->layer->expert[DESC_DOWN];
+	uint32_t most = step_fitting(b->e, DESC_PARTS * down->rows * down->cols, 0);
 	struct context *c = b->c;
 
-	for (uint32_t i = c->first_need; i < c->n_needs && b->cols < MAX_BATCH; i++) {
+	for (uint32_t i = c->first_need; i < c->n_needs && b->cols < most; i++) {
 		struct need *x = &c->needs[i];
 		struct part *p = &b->parts[b->n];
 
@@ -388,7 +390,7 @@ static void collect(struct batch *b)
 			continue;
 		p->need = x;
 		p->first = b->cols;
-		p->n = num_min(x->count - x->done, MAX_BATCH - b->cols);
+		p->n = num_min(x->count - x->done, most - b->cols);
 		b->cols += p->n;
 		b->n++;
 	}

@@ -16,6 +16,8 @@
 
 #define MAX_PRODUCTS 3u
 #define PIECE_ROWS 16u
+#define TILE_US 20000u
+#define TILE_LEAST 8u
 #define CHUNK 256u /* elements of a row that one worker takes at least */
 
 struct run {
@@ -177,6 +179,24 @@ void step_tile_rows(struct engine *e, struct context *c, uint32_t max)
 	}
 }
 
+uint32_t step_fitting(const struct engine *e, uint64_t quantised, uint64_t floats)
+{
+	/* Of one thread in a microsecond, about; only how long a tile takes hangs on them. */
+	static const uint64_t rates[KERNELS_TIER_MAX][2] = {
+		[KERNELS_SCALAR] = {1000, 500},
+		[KERNELS_AVX2] = {30000, 12000},
+		[KERNELS_VNNI] = {150000, 25000},
+		[KERNELS_AMX] = {180000, 25000},
+	};
+	const uint64_t *rate = rates[e->kernels->tier];
+	uint64_t each = quantised / rate[0] + floats / rate[1];
+	uint64_t rows = (uint64_t)TILE_US * team_size(e->team) / num_max(each, UINT64_C(1));
+
+	rows = num_align_down(rows, (uint64_t)TILE_LEAST);
+	rows = num_max(rows, (uint64_t)TILE_LEAST);
+	return (uint32_t)num_min(rows, (uint64_t)SCRATCH_TILE);
+}
+
 static float *row_x(const struct engine *e, struct context *c, uint32_t row)
 {
 	return c->x + (size_t)row * e->desc->hidden;
@@ -323,6 +343,18 @@ static void tile_qkv(struct engine *e, struct context *c)
 	step_products(e, p, 3);
 }
 
+/* Long contexts make attention the longest part of a tile. */
+static uint32_t attention_rows(const struct engine *e, const struct context *c)
+{
+	const struct desc *d = e->desc;
+	uint64_t last = num_min(c->row + SCRATCH_TILE, c->n_rows), most = 0;
+	uint64_t q = (uint64_t)d->heads * d->head_size, kv = (uint64_t)d->kv_heads * d->head_size;
+
+	for (uint64_t i = c->row; i < last; i++)
+		most = num_max(most, (uint64_t)c->rows[i].position + 1);
+	return step_fitting(e, 2 * d->hidden * (q + kv), 2 * q * most);
+}
+
 static void step_attention(struct engine *e, struct context *c)
 {
 	const struct desc *d = e->desc;
@@ -331,7 +363,7 @@ static void step_attention(struct engine *e, struct context *c)
 	struct rotate a = {.e = e, .c = c};
 	struct step_product o;
 
-	step_tile_rows(e, c, SCRATCH_TILE);
+	step_tile_rows(e, c, attention_rows(e, c));
 	if (e->tile.n == 0)
 		return;
 	tile_norm(e, c, w->attn_norm);
