@@ -64,13 +64,19 @@ static int submit_grow(void **buffer, size_t *room, size_t used, size_t n)
 	return 0;
 }
 
-static int submit_text(struct submit *s, const void *bytes, size_t n, struct error *err)
+static int submit_text(
+	struct submit *s, const void *bytes, size_t n, const struct load *load, struct error *err)
 {
+	/* Hostile text costs memory and time to tokenize: none is spent on what cannot fit. */
+	const uint64_t most = num_min(
+		(uint64_t)LIMIT_PROMPT, tokenizer_most_bytes(load->tokenizer, load->context));
+
 	if (s->head.mode == WIRE_MODE_IDS || (s->head.mode == WIRE_MODE_CHAT && !s->n_turns))
 		return -EPROTO;
-	if (n > LIMIT_PROMPT - s->n_text)
-		return error_set(err, -E2BIG, "the prompt is longer than %llu bytes",
-			(unsigned long long)LIMIT_PROMPT);
+	if (n > most - s->n_text)
+		return error_set(err, -E2BIG,
+			"the prompt is longer than %llu bytes: the context is %u tokens",
+			(unsigned long long)most, load->context);
 	if (submit_grow((void **)&s->text, &s->room_text, s->n_text, n) < 0)
 		return error_errno(err, -ENOMEM, "no memory for the prompt");
 	if (n)
@@ -145,7 +151,7 @@ int submit_data(struct submit *s, const struct wire_data *head, const void *byte
 	case WIRE_DATA_TURN:
 		return submit_turn(s, bytes, n, err);
 	case WIRE_DATA_TEXT:
-		return submit_text(s, bytes, n, err);
+		return submit_text(s, bytes, n, load, err);
 	case WIRE_DATA_IDS:
 		return submit_ids(s, bytes, n, load, err);
 	case WIRE_DATA_STOP:

@@ -94,6 +94,14 @@ size_t tokenizer_memory(const struct tokenizer *t)
 	return t->memory;
 }
 
+uint64_t tokenizer_most_bytes(const struct tokenizer *t, uint32_t n_tokens)
+{
+	/* Normal form C makes a text shorter: U+1FBE U+0308 U+0301 takes 7 bytes, then 2. */
+	uint64_t factor = t->pre && bpe_pre_nfc(t->pre) ? 4 : 1;
+
+	return n_tokens * factor * t->longest;
+}
+
 int ids_push(struct tokenizer_ids *ids, uint32_t id)
 {
 	if (ids->n == ids->room) {

@@ -28,6 +28,12 @@ struct tokenizer *tokenizer_free(struct tokenizer *t);
 uint32_t tokenizer_size(const struct tokenizer *t);
 size_t tokenizer_memory(const struct tokenizer *t); /* heap bytes held */
 
+/*
+ * The most bytes of text that so many tokens can be: a longer text need not be tokenized to know
+ * that it is too long.  (Encoding takes some 40 bytes of memory for each byte of the longest word.)
+ */
+uint64_t tokenizer_most_bytes(const struct tokenizer *t, uint32_t n_tokens);
+
 /* Any bytes, NUL and broken UTF-8 included.  *ret is a heap array that the caller frees. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, unsigned flags,
 	uint32_t **ret, size_t *ret_n);

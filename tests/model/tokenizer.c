@@ -243,6 +243,29 @@ static void test_append(void **state)
 	tokenizer_free(t);
 }
 
+/* No text of so many bytes is fewer tokens, in normal form or not. */
+static void test_most_bytes(void **state)
+{
+	static const char *const texts[] = {"                                                ",
+		"\xe1\xbe\xbe\xcc\x88\xcc\x81", "the the the <think>er", "<|im_start|>"};
+	static const char *const names[] = {"qwen2", "smollm", "spm"};
+
+	for (size_t k = 0; k < ARRAY_SIZE(names); k++) {
+		struct tokenizer *t = load(names[k]);
+
+		assert_int_equal(tokenizer_most_bytes(t, 0), 0);
+		assert_true(tokenizer_most_bytes(t, UINT32_MAX) > UINT32_MAX);
+		for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+			cleanup_free_ uint32_t *ids = NULL;
+			size_t n = strlen(texts[i]), n_ids;
+
+			assert_int_equal(tokenizer_encode(t, texts[i], n, 0, &ids, &n_ids), 0);
+			assert_true(n <= tokenizer_most_bytes(t, (uint32_t)n_ids));
+		}
+		tokenizer_free(t);
+	}
+}
+
 /* A word of n equal letters, of marks that NFC must sort, of beginnings of control tokens. */
 static void test_long(void **state)
 {
@@ -316,6 +339,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_broken_utf8),
 		cmocka_unit_test(test_questions),
 		cmocka_unit_test(test_append),
+		cmocka_unit_test(test_most_bytes),
 		cmocka_unit_test(test_long),
 		cmocka_unit_test(test_stream),
 	};
