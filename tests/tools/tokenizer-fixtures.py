@@ -56,7 +56,7 @@ def gpt2(pre):
     return v
 
 
-def spm():
+def spm(prefix):
     import sentencepiece
     from sentencepiece import sentencepiece_model_pb2 as pb
     m = pb.ModelProto()
@@ -66,6 +66,7 @@ def spm():
     del m.pieces[:]
     m.pieces.extend(kept + [user])
     m.trainer_spec.vocab_size = len(m.pieces)
+    m.normalizer_spec.add_dummy_prefix = prefix
     v = vg.Vocab("cut", "llama", "default")
     s = v.spm = sentencepiece.SentencePieceProcessor(model_proto=m.SerializeToString())
     v.scores = []
@@ -75,7 +76,7 @@ def spm():
         v.types.append(vg.UNKNOWN if s.is_unknown(i) else vg.CONTROL if s.is_control(i) else vg.BYTE if s.is_byte(i)
                        else vg.USER if s.id_to_piece(i) == "<think>" else vg.NORMAL)
     v.ids = {"bos": s.bos_id(), "eos": s.eos_id(), "unknown": s.unk_id()}
-    v.add_bos, v.add_space_prefix = True, True
+    v.add_bos, v.add_eos, v.add_space_prefix = prefix, not prefix, prefix
     return v
 
 
@@ -150,5 +151,6 @@ def conversations():
 
 for one in PRES:
     write_cases(one, gpt2(one))
-write_cases("spm", spm())
+write_cases("spm", spm(True))
+write_cases("spm-bare", spm(False))
 conversations()
