@@ -109,7 +109,7 @@ struct store {
 	uint32_t n_requests;
 	struct list free_requests, again, urgent, waiting;
 	size_t in_flight;
-	uint64_t bytes_in_flight;
+	uint64_t bytes_in_flight, bytes_most; /* submitted while below bytes_most */
 	unsigned refused; /* submissions in a row that took nothing while nothing was in flight */
 	int finished;	  /* since the last store_reap() */
 

@@ -9,10 +9,13 @@
 #include "num.h"
 
 /*
- * About 8 MiB in flight keep a disk busy; more only makes the first expert of a layer arrive later.
- * A read is at most SINGLE_MAX, a longer segment is asked for in pieces of PIECE.
+ * About 8 MiB in flight keep a disk busy; more only makes what turns out urgent arrive later.  But
+ * nothing is submitted while an expert is computed with, so that of large experts more is in
+ * flight: one that is computed should not outlast the reads meanwhile. A read is at most
+ * SINGLE_MAX, a longer segment is asked for in pieces of PIECE.
  */
 #define BYTES_IN_FLIGHT ((uint64_t)8 << 20)
+#define BYTES_IN_FLIGHT_MOST ((uint64_t)32 << 20)
 #define SINGLE_MAX ((uint64_t)4 << 20)
 #define PIECE ((uint64_t)2 << 20)
 #define BATCH 16u
@@ -21,6 +24,10 @@ int store_reads_init(struct store *s, struct error *err)
 {
 	size_t depth = s->config.io->ops->depth(s->config.io);
 
+	s->bytes_most = BYTES_IN_FLIGHT;
+	for (uint32_t i = 0; i < s->n_classes; i++)
+		s->bytes_most = num_max(s->bytes_most, s->classes[i].size);
+	s->bytes_most = num_min(s->bytes_most, BYTES_IN_FLIGHT_MOST);
 	s->n_requests = (uint32_t)num_min(depth, (size_t)LIMIT_READS_IN_FLIGHT);
 	if (s->n_requests == 0)
 		return error_set(err, -EINVAL, "reads of depth 0");
@@ -246,7 +253,7 @@ void store_read_pump(struct store *s)
 		size_t n = 0;
 		int r;
 
-		while (n < BATCH && bytes < BYTES_IN_FLIGHT && s->in_flight + n < s->n_requests) {
+		while (n < BATCH && bytes < s->bytes_most && s->in_flight + n < s->n_requests) {
 			batch[n] = next_request(s);
 			if (!batch[n])
 				break;
