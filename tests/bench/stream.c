@@ -28,8 +28,11 @@
 #include "num.h"
 #include "plan.h"
 
-#define ROOM ((size_t)64 << 20) /* for reads in flight */
+#define ROOM ((size_t)768 << 20) /* for reads in flight */
 #define SEQUENTIAL ((uint32_t)4 << 20)
+/* As the store asks for long extents. */
+#define SINGLE_MAX ((uint64_t)4 << 20)
+#define PIECE ((uint64_t)2 << 20)
 
 DEFINE_CLEANUP(struct mem_arena *, mem_arena_free, NULL)
 DEFINE_CLEANUP(struct gguf *, gguf_free, NULL)
@@ -54,13 +57,14 @@ struct source {
 	uint64_t seed;
 	bool sequential;
 	uint64_t at;
+	uint64_t end;		      /* of the part under way */
 	uint32_t layer, expert, part; /* of an expert under way; DESC_PARTS: choose the next */
 };
 
 static void next_read(struct source *s, struct io_read *read)
 {
 	const struct desc *d = s->desc;
-	uint64_t align = s->file->align, begin;
+	uint64_t align = s->file->align, n;
 	struct desc_weight w;
 
 	if (s->sequential) {
@@ -78,10 +82,17 @@ static void next_read(struct source *s, struct io_read *read)
 		s->expert = (uint32_t)random_below(&s->seed, d->experts);
 		s->part = 0;
 	}
-	w = desc_expert(d, s->layer, s->expert, s->part++);
-	begin = num_align_down(w.offset, align);
-	read->offset = begin;
-	read->length = (uint32_t)(num_align_up(w.offset + w.size, align) - begin);
+	if (s->at == s->end) {
+		w = desc_expert(d, s->layer, s->expert, s->part);
+		s->at = num_align_down(w.offset, align);
+		s->end = num_align_up(w.offset + w.size, align);
+	}
+	n = s->end - s->at;
+	n = n > SINGLE_MAX ? PIECE : n;
+	read->offset = s->at;
+	read->length = (uint32_t)n;
+	s->at += n;
+	s->part += s->at == s->end;
 }
 
 struct flight {
@@ -92,6 +103,7 @@ struct flight {
 	uint64_t most;	 /* bytes in flight */
 	uint64_t bytes;
 	unsigned in_flight;
+	size_t next; /* buffer: all in turn, since slots are not in any cache either */
 	bool busy[LIMIT_READS_IN_FLIGHT];
 	uint32_t length[LIMIT_READS_IN_FLIGHT];
 };
@@ -101,7 +113,8 @@ static int fill(struct flight *f, uint64_t *bytes_in_flight)
 {
 	size_t buffers = num_min(ROOM / f->stride, (size_t)LIMIT_READS_IN_FLIGHT);
 
-	for (size_t i = 0; i < buffers && *bytes_in_flight < f->most; i++) {
+	while (*bytes_in_flight < f->most && f->in_flight < buffers) {
+		size_t i = f->next++ % buffers;
 		struct io_read read = {.tag = i, .buffer = f->buffers + i * f->stride};
 		int r;
 
@@ -156,19 +169,20 @@ static int measure(struct flight *f, uint64_t most, double *ret)
 
 /* Means over the runs before and after the decode. */
 struct disk {
-	double sequential, random[4];
+	double sequential, random[5];
 	unsigned runs;
 	const char *io;
 	bool direct;
 };
 
-static const uint64_t amounts[4] = {1 << 20, 2 << 20, 4 << 20, 8 << 20};
+static const uint64_t amounts[5] = {1 << 20, 2 << 20, 4 << 20, 8 << 20, 16 << 20};
 
 static int measure_disk(const struct desc *d, const char *path, struct disk *disk)
 {
 	cleanup_(mem_arena_freep) struct mem_arena *arena = NULL;
 	struct error err = ERROR_NONE;
-	struct flight f = {.stride = SEQUENTIAL, .source = {.desc = d, .part = DESC_PARTS}};
+	struct flight f = {
+		.stride = SINGLE_MAX + MEM_HUGE_PAGE, .source = {.desc = d, .part = DESC_PARTS}};
 	struct file file;
 	double rate = 0, runs = ++disk->runs;
 	int r = file_open(&file, path, &err);
@@ -184,16 +198,12 @@ static int measure_disk(const struct desc *d, const char *path, struct disk *dis
 	f.buffers = mem_arena_base(arena);
 	f.source.file = &file;
 	f.source.seed = clock_now();
-	for (uint32_t l = 0; l < d->n_layers; l++)
-		for (unsigned p = 0; p < DESC_PARTS && d->layers[l].moe; p++)
-			f.stride = num_max(f.stride,
-				num_align_up(d->layers[l].expert[p].size + 2 * UINT64_C(65536),
-					MEM_HUGE_PAGE));
 	for (size_t i = 0; i < ARRAY_SIZE(amounts) && r == 0; i++) {
 		r = measure(&f, amounts[i], &rate);
 		disk->random[i] += (rate - disk->random[i]) / runs;
 	}
 	f.source.sequential = true;
+	f.source.at = 0;
 	if (r == 0)
 		r = measure(&f, 2 * SEQUENTIAL, &rate);
 	disk->sequential += (rate - disk->sequential) / runs;
