@@ -348,7 +348,8 @@ static void step(void)
 	size_t n;
 
 	switch (what % 16) {
-	case 0:
+	case 0: /* a turn of the loop */
+		break;
 	case 1:
 		hostile_hello(h);
 		break;

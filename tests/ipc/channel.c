@@ -114,6 +114,44 @@ static void test_no_bell_lost(void **state)
 	pthread_join(thread, NULL);
 }
 
+/* One that cannot answer waits for room, not for the records that lie there already. */
+static void test_sleep_full(void **state)
+{
+	struct link *l = *state;
+	struct pollfd p = {.fd = l->daemon.sock, .events = POLLIN};
+	static const uint8_t data[8000];
+	struct wire_record record;
+
+	assert_int_equal(channel_write2(&l->client, 9, 1, NULL, 0, NULL, 0), 1);
+	assert_int_equal(channel_flush(&l->client), 0);
+	assert_int_equal(channel_sleep_full(&l->daemon, sizeof(data)), 1); /* there is room */
+	while (channel_write2(&l->daemon, 41, 1, data, sizeof(data), NULL, 0) == 1)
+		;
+	assert_int_equal(channel_sleep_full(&l->daemon, sizeof(data)), 0);
+	assert_int_equal(poll(&p, 1, 0), 0);
+	/* More records ring for nothing; room does, once. */
+	assert_int_equal(channel_write2(&l->client, 9, 2, NULL, 0, NULL, 0), 1);
+	assert_int_equal(channel_flush(&l->client), 0);
+	assert_int_equal(poll(&p, 1, 0), 0);
+	assert_int_equal(channel_read(&l->client, &record), 1);
+	assert_int_equal(channel_flush(&l->client), 0);
+	assert_int_equal(poll(&p, 1, 0), 1);
+	assert_int_equal(channel_wake(&l->daemon), 0);
+	assert_int_equal(poll(&p, 1, 0), 0);
+	assert_int_equal(channel_sleep_full(&l->daemon, sizeof(data)), 1);
+	assert_int_equal(channel_write2(&l->daemon, 41, 1, data, sizeof(data), NULL, 0), 1);
+	for (uint64_t i = 1; i <= 2; i++) {
+		assert_int_equal(channel_read(&l->daemon, &record), 1);
+		assert_int_equal(record.request, i);
+	}
+	/* A tail that cannot be ends the wait, and the next write. */
+	while (channel_write2(&l->daemon, 41, 1, data, sizeof(data), NULL, 0) == 1)
+		;
+	l->client.out.map->tail = 8;
+	assert_int_equal(channel_sleep_full(&l->daemon, sizeof(data)), 1);
+	assert_int_equal(channel_write2(&l->daemon, 41, 1, data, sizeof(data), NULL, 0), -EPROTO);
+}
+
 static void test_closed(void **state)
 {
 	struct link *l = *state;
@@ -228,6 +266,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_no_bell_lost, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sleep_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_closed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_a_bell, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_bell_flood_and_fds, setup, teardown),

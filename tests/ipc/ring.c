@@ -10,8 +10,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "num.h"
 #include "ring.h"
@@ -262,6 +266,46 @@ static void test_random(void **state)
 	}
 }
 
+/* Another process writes all over its segment, index and all, while we read. */
+static void test_scribble(void **state)
+{
+	struct wire_segment *a =
+		mmap(NULL, BASE + RING, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct pair *p = *state;
+	struct wire_record record;
+	uint64_t x = 88172645463325252u, ends = 0;
+	pid_t pid;
+	int k;
+
+	assert_true(a != MAP_FAILED);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0)
+		(void)alarm(60); /* where the test fails before it ends this */
+	while (pid == 0) {
+		uint64_t *ring = (uint64_t *)((uint8_t *)a + BASE);
+
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+		ring[x % (RING / 16) * 2] = (x >> 20) % 5000 | (x >> 40 & 7) << 32;
+		__atomic_store_n(
+			&a->head, (x >> 8) % 64 ? (x >> 14) % RING & ~15ull : x, __ATOMIC_SEQ_CST);
+	}
+	for (unsigned round = 0; round < 200000; round++) {
+		ring_reader_init(&p->r, p->b, a, &geometry);
+		while ((k = ring_read(&p->r, &record, p->buf)) == 1) {
+			assert_true(record.size >= sizeof(record) && record.size <= LIMIT_RECORD);
+			assert_int_equal(record.flags, 0);
+			assert_int_not_equal(record.type, WIRE_PAD);
+		}
+		assert_true(k == 0 || k == -EPROTO);
+		ends += k == -EPROTO;
+	}
+	assert_true(ends > 0);
+	(void)kill(pid, SIGKILL);
+	(void)waitpid(pid, NULL, 0);
+	(void)munmap(a, BASE + RING);
+}
+
 #define TORTURE 60000u
 
 static size_t torture_size(uint64_t i)
@@ -319,6 +363,7 @@ int main(void)
 		cmocka_unit_test(test_hostile_size),
 		cmocka_unit_test_setup_teardown(test_hostile_tail, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_random, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_scribble, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_torture, setup, teardown),
 	};
 
