@@ -91,7 +91,10 @@ class Client:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.connect(path)
         self.sock.settimeout(timeout)
-        self.sock.send(hello())
+        try:
+            self.sock.send(hello())
+        except BrokenPipeError:  # REFUSED may be there already
+            pass
         while not self.greeted():
             pass
 

@@ -175,6 +175,10 @@ void engine_thread_send(struct engine_thread *t, uint32_t type, void *object)
 	}
 }
 
+void engine_thread_pressure(struct engine_thread *t, enum pressure_advice advice)
+{
+}
+
 void engine_thread_stop(struct engine_thread *t)
 {
 	t->stopped = true;

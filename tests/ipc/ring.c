@@ -283,24 +283,25 @@ static void test_scribble(void **state)
 	if (pid == 0)
 		(void)alarm(60); /* where the test fails before it ends this */
 	while (pid == 0) {
-		uint64_t *ring = (uint64_t *)((uint8_t *)a + BASE);
+		uint64_t *ring = (uint64_t *)a + BASE / 8;
 
 		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
 		ring[x % (RING / 16) * 2] = (x >> 20) % 5000 | (x >> 40 & 7) << 32;
 		__atomic_store_n(
 			&a->head, (x >> 8) % 64 ? (x >> 14) % RING & ~15ull : x, __ATOMIC_SEQ_CST);
 	}
-	for (unsigned round = 0; round < 200000; round++) {
+	while (ends < 300) {
+		(void)sched_yield();
 		ring_reader_init(&p->r, p->b, a, &geometry);
-		while ((k = ring_read(&p->r, &record, p->buf)) == 1) {
+		k = 1;
+		for (int i = 0; i < 100 && (k = ring_read(&p->r, &record, p->buf)) == 1; i++) {
 			assert_true(record.size >= sizeof(record) && record.size <= LIMIT_RECORD);
 			assert_int_equal(record.flags, 0);
 			assert_int_not_equal(record.type, WIRE_PAD);
 		}
-		assert_true(k == 0 || k == -EPROTO);
+		assert_true(k >= 0 || k == -EPROTO);
 		ends += k == -EPROTO;
 	}
-	assert_true(ends > 0);
 	(void)kill(pid, SIGKILL);
 	(void)waitpid(pid, NULL, 0);
 	(void)munmap(a, BASE + RING);
