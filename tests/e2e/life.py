@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -236,6 +237,49 @@ def check_notify(programs, directory, moe):
     manager.close()
 
 
+def check_users(programs, directory, dense):
+    """Who may do what: the socket's mode decides who comes in, the kernel's word who administers."""
+    if os.geteuid():
+        print("not root: nobody else to be: not tried")
+        return
+    # The build may lie where others cannot look.
+    os.chmod(directory, 0o755)
+    library = os.path.join(os.path.dirname(programs.moectl), "libmoe.so.0")
+    moectl = shutil.copy(programs.moectl, directory)
+    shutil.copy(library, directory)
+
+    def nobody(*arguments):
+        return subprocess.run([moectl, "--socket", daemon.socket, *arguments], user=65534,
+                              group=65534, extra_groups=[], capture_output=True, text=True,
+                              env={"LD_LIBRARY_PATH": directory}, stdin=subprocess.DEVNULL)
+
+    with service.Service(programs, directory, "--model", dense,
+                         config="socket-mode: 0600\n") as daemon:
+        done = nobody("status")
+        service.equal(done.returncode, 1, "a stranger at a socket of mode 0600")
+        service.expect("group moed" in done.stderr, f"a stranger is told: {done.stderr}")
+        service.equal(daemon.stop(), 0, "exit status")
+    with service.Service(programs, directory, "--model", dense,
+                         config="socket-mode: 0666\n") as daemon:
+        done = nobody("prompt", "--max-tokens", "2", "hello")
+        service.equal(done.returncode, 0, f"prompt of a user ({done.stderr})")
+        for verb in ("reload", "drain"):
+            done = nobody(verb)
+            service.equal(done.returncode, 1, f"{verb} of a user")
+            service.expect("moed-admin" in done.stderr, f"{verb} of a user: {done.stderr}")
+        done = nobody("status", "--json")
+        service.expect(done.returncode == 0 and "all" not in json.loads(done.stdout)["sessions"],
+                       f"a user sees others' figures: {done.stdout}")
+        service.expect("all" in daemon.status()["sessions"], "root does not see others' figures")
+        service.equal(daemon.moectl("reload").returncode, 0, "reload of root")
+        daemon.configure("nonsense: 1\n")
+        done = daemon.moectl("reload")
+        service.equal(done.returncode, 1, "reload of a broken file")
+        service.expect(":1:1:" in done.stderr, f"reload of a broken file: {done.stderr}")
+        service.equal(daemon.moectl("drain").returncode, 0, "drain of root")
+        service.equal(daemon.process.wait(service.PATIENCE), 0, "exit status after drain")
+
+
 def main():
     programs = service.Programs(*sys.argv[1:])
     with service.Directory() as directory:
@@ -251,6 +295,7 @@ def main():
             check_drain(daemon)
         check_activation(programs, directory, dense)
         check_notify(programs, directory, moe)
+        check_users(programs, directory, dense)
     service.verdict("a life")
 
 
