@@ -256,6 +256,50 @@ static void test_nobody_waits(void **state)
 	end(w);
 }
 
+static struct store_expert middling(uint32_t group, uint32_t expert)
+{
+	return (struct store_expert){.part = {{0, expert * (UINT64_C(3) << 20), 3 << 20}}};
+}
+
+static struct store_expert large(uint32_t group, uint32_t expert)
+{
+	return (struct store_expert){.part = {{0, expert % 2 * (UINT64_C(20) << 20), 20 << 20}}};
+}
+
+static struct store_expert vast(uint32_t group, uint32_t expert)
+{
+	return (struct store_expert){.part = {{0, 0, UINT64_C(100) << 20}}};
+}
+
+/* Bytes in flight are bounded: 8 MiB and the read that crosses them, more of large experts. */
+static void test_in_flight(void **state)
+{
+	static const struct {
+		struct store_expert (*shape)(uint32_t, uint32_t);
+		uint64_t size;
+		size_t reads;
+	} cases[] = {{middling, 3, 3}, {large, 20, 10}, {vast, 100, 16}};
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		uint64_t slot = (cases[i].size << 20) + ALIGN;
+		struct world *w = make((size_t)(i ? 2 : 5) * slot, cases[i].shape);
+		struct store_view view;
+
+		w->fake.depth = FAKE_DEPTH_MAX;
+		w->fake.hold_back = true;
+		assert_int_equal(store_new(&w->store, &w->config, &w->err), 0);
+		for (uint32_t e = 0; e < (i ? 2 : 5); e++)
+			assert_int_equal(
+				store_acquire(w->store, 0, e, STORE_DEMAND), STORE_READING);
+		store_submit(w->store);
+		assert_int_equal(store_in_flight(w->store), cases[i].reads);
+		/* The file is shorter than that. */
+		w->fake.hold_back = false;
+		assert_int_equal(finish(w, 0, 1, &view), -ENODATA);
+		end(w);
+	}
+}
+
 /* Nobody wants it any more before its reads have started: they never do. */
 static void test_called_off(void **state)
 {
@@ -677,6 +721,7 @@ int main(void)
 		cmocka_unit_test(test_eio),
 		cmocka_unit_test(test_nobody_waits),
 		cmocka_unit_test(test_called_off),
+		cmocka_unit_test(test_in_flight),
 		cmocka_unit_test(test_urgent),
 		cmocka_unit_test(test_truncated),
 		cmocka_unit_test(test_replaced),
