@@ -99,6 +99,9 @@ uint64_t tokenizer_most_bytes(const struct tokenizer *t, uint32_t n_tokens)
 	/* Normal form C makes a text shorter: U+1FBE U+0308 U+0301 takes 7 bytes, then 2. */
 	uint64_t factor = t->pre && bpe_pre_nfc(t->pre) ? 4 : 1;
 
+	/* U+2581 becomes a blank; a character of 4 bytes may be one unknown token. */
+	if (t->model == TOKENIZER_SPM)
+		factor = 4;
 	return n_tokens * factor * t->longest;
 }
 

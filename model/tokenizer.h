@@ -30,7 +30,8 @@ size_t tokenizer_memory(const struct tokenizer *t); /* heap bytes held */
 
 /*
  * The most bytes of text that so many tokens can be: a longer text need not be tokenized to know
- * that it is too long.  (Encoding takes some 40 bytes of memory for each byte of the longest word.)
+ * that it is too long.  Bytes for which a vocabulary has no token count too.  (Encoding takes some
+ * 40 bytes of memory for each byte of the longest word.)
  */
 uint64_t tokenizer_most_bytes(const struct tokenizer *t, uint32_t n_tokens);
 

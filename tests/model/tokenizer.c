@@ -253,7 +253,8 @@ static void test_append(void **state)
 static void test_most_bytes(void **state)
 {
 	static const char *const texts[] = {"                                                ",
-		"\xe1\xbe\xbe\xcc\x88\xcc\x81", "the the the <think>er", "<|im_start|>"};
+		"\xe1\xbe\xbe\xcc\x88\xcc\x81", "the the the <think>er", "<|im_start|>",
+		"\xe2\x96\x81\xe2\x96\x81", "\xf0\x9f\x98\x80"};
 	static const char *const names[] = {"qwen2", "smollm", "spm"};
 
 	for (size_t k = 0; k < ARRAY_SIZE(names); k++) {
