@@ -113,7 +113,11 @@ int engine_begin(struct engine *e, enum engine_context c, const struct engine_ro
 enum engine_result {
 	ENGINE_IDLE,    /* no step in this context, or the step has ended: every callback was called */
 	ENGINE_MORE,    /* a tile was done, more is to do */
-	ENGINE_WAITING, /* nothing can be computed until a read arrives */
+	/*
+	 * Nothing of this context can be computed until a read arrives, or until the other context
+	 * gives slots back: whoever waits for one goes on advancing both.
+	 */
+	ENGINE_WAITING,
 };
 
 /* One tile of a context.  Callbacks happen inside.  Negative errno only for faults of the engine. */

@@ -203,6 +203,67 @@ static void test_drop(void **state)
 	}
 }
 
+/* A tile of each context by turns, until the prompt is done; how many tokens came meanwhile. */
+static unsigned alternate(struct engine_seq *s, const uint32_t *ids, size_t *at, struct seen *seen)
+{
+	unsigned before = seen->rows;
+	struct engine_row row;
+
+	for (;;) {
+		int live, bulk = engine_advance(d.engine, ENGINE_BULK);
+
+		assert_true(bulk >= 0);
+		if (bulk == ENGINE_IDLE)
+			break;
+		live = engine_advance(d.engine, ENGINE_LIVE);
+		assert_true(live >= 0);
+		if (live == ENGINE_IDLE && *at < 10) {
+			make_rows(&row, s, ids + (*at)++, 1, seen);
+			assert_int_equal(
+				engine_begin(d.engine, ENGINE_LIVE, &row, 1, &callbacks), 0);
+		} else if (bulk == ENGINE_WAITING && live != ENGINE_MORE) {
+			assert_int_equal(engine_wait(d.engine, 1000000000), 0);
+		}
+	}
+	before = seen->rows - before;
+	finish(ENGINE_LIVE);
+	return before;
+}
+
+/* Tokens of one session between the tiles of another's prompt; both say what they say alone. */
+static void test_interleaved(void **state)
+{
+	const struct case_prompt *p = &the_case.prompts[1];
+	struct seen live[2] = {0}, bulk[2] = {0};
+	struct engine_row rows[MOST];
+	unsigned between = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		struct engine_seq *a, *b;
+		size_t at = 4;
+
+		assert_int_equal(engine_seq_new(d.engine, &a), 0);
+		assert_int_equal(engine_seq_new(d.engine, &b), 0);
+		feed(ENGINE_LIVE, a, p->ids, at, &live[i]);
+		if (i == 0) {
+			feed(ENGINE_BULK, b, p->ids, p->n, &bulk[i]);
+		} else {
+			make_rows(rows, b, p->ids, p->n, &bulk[i]);
+			assert_int_equal(
+				engine_begin(d.engine, ENGINE_BULK, rows, p->n, &callbacks), 0);
+			between = alternate(a, p->ids, &at, &live[i]);
+		}
+		while (at < 10)
+			feed(ENGINE_LIVE, a, p->ids + at++, 1, &live[i]);
+		engine_seq_free(d.engine, a);
+		engine_seq_free(d.engine, b);
+	}
+	assert_true(between > 0);
+	same(&live[0], &live[1]);
+	same(&bulk[0], &bulk[1]);
+}
+
 /* Freed with its step under way; both contexts empty afterwards. */
 static void test_free_under_way(void **state)
 {
@@ -272,6 +333,7 @@ int main(void)
 		cmocka_unit_test(test_sessions),
 		cmocka_unit_test(test_truncate),
 		cmocka_unit_test(test_drop),
+		cmocka_unit_test(test_interleaved),
 		cmocka_unit_test(test_free_under_way),
 		cmocka_unit_test(test_full),
 	};
