@@ -128,6 +128,8 @@ int step_advance(struct engine *e, struct context *c);
 /* The row fails, and all later ones of its sequence; the sequence forgets them. */
 void step_row_fail(struct engine *e, struct context *c, uint32_t row, int code, const char *format,
 	...) __attribute__((format(printf, 5, 6)));
+/* Ends the step without a callback: as if it had not begun. */
+void step_abandon(struct engine *e, struct context *c);
 /*
  * Rows that a tile takes so that it ends within about 20 ms, given the multiplications of a row with
  * quantised weights and in floats; at most SCRATCH_TILE.

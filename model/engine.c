@@ -200,6 +200,8 @@ int engine_advance(struct engine *e, enum engine_context context)
 		return ENGINE_IDLE;
 	start = clock_now();
 	r = step_advance(e, c);
+	if (r < 0)
+		step_abandon(e, c);
 	if (r != ENGINE_WAITING) {
 		count(&e->counters.compute_ns, clock_now() - start);
 		count(&e->counters.tiles, 1);

@@ -120,7 +120,10 @@ enum engine_result {
 	ENGINE_WAITING,
 };
 
-/* One tile of a context.  Callbacks happen inside.  Negative errno only for faults of the engine. */
+/*
+ * One tile of a context.  Callbacks happen inside.  Negative errno only for faults of the engine;
+ * the step is over then without further callbacks, and its rows are no longer held.
+ */
 int engine_advance(struct engine *e, enum engine_context c);
 
 /* Sleeps until a read has arrived or timeout_ns is over.  For when all contexts wait. */

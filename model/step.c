@@ -475,6 +475,18 @@ static bool any_alive(const struct context *c)
 	return false;
 }
 
+void step_abandon(struct engine *e, struct context *c)
+{
+	moe_release(e, c);
+	for (uint32_t i = 0; i < c->n_rows; i++) {
+		struct engine_seq *s = c->rows[i].seq;
+
+		if (s)
+			s->length = num_min(s->length, c->rows[i].position);
+	}
+	finish(c);
+}
+
 int step_advance(struct engine *e, struct context *c)
 {
 	int r;

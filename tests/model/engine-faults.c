@@ -292,6 +292,48 @@ static void test_freed_in_callback(void **state)
 	drive_stop(&d);
 }
 
+/* Reading itself fails: the step is over, and the next one is served once it works again. */
+static void test_broken(void **state)
+{
+	struct drive_answer before, after;
+	struct drive_how h = how(DRIVE_ONE);
+	struct drive_text text = {the_case.prompts[1].ids, the_case.prompts[1].n, SAMPLER_DEFAULT};
+	struct engine_row rows[8];
+	struct drive d;
+
+	(void)state;
+	spoil = (struct spoil){0};
+	drive_start(&d, &h);
+	drive_run(&d, &text, 1, 4, false, 0, &before);
+	for (unsigned c = 0; c < ENGINE_CONTEXTS; c++) {
+		struct engine_seq *s;
+		int r;
+
+		assert_int_equal(engine_seq_new(d.engine, &s), 0);
+		assert_int_equal(engine_seq_reserve(d.engine, s, 8), 0);
+		for (size_t i = 0; i < 8; i++)
+			rows[i] = (struct engine_row){.seq = s, .token = text.ids[i]};
+		assert_int_equal(engine_begin(d.engine, c, rows, 8, NULL), 0);
+		spoil.broken = -EBADF;
+		do
+			r = engine_advance(d.engine, c);
+		while (r >= 0);
+		assert_int_equal(r, -EBADF);
+		assert_int_equal(engine_seq_length(s), 0);
+		assert_int_equal(engine_advance(d.engine, c), ENGINE_IDLE);
+		spoil.broken = 0;
+		assert_int_equal(engine_begin(d.engine, c, rows, 8, NULL), 0);
+		finish(d.engine, c);
+		assert_int_equal(engine_seq_length(s), 8);
+		engine_seq_free(d.engine, s);
+	}
+	drive_run(&d, &text, 1, 4, false, 0, &after);
+	assert_true(drive_equal(&d, &text, &before, &after));
+	drive_stop(&d);
+	drive_answers_free(&before, 1);
+	drive_answers_free(&after, 1);
+}
+
 /* A copy of the file in which one weight is no number. */
 static void damage(char *path, uint64_t offset)
 {
@@ -360,6 +402,7 @@ int main(void)
 		cmocka_unit_test(test_tried_again),
 		cmocka_unit_test(test_unreadable_at_start),
 		cmocka_unit_test(test_freed_in_callback),
+		cmocka_unit_test(test_broken),
 		cmocka_unit_test(test_not_finite),
 	};
 

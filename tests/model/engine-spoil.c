@@ -58,8 +58,11 @@ static void change(struct spoiled *s, struct io_result *r)
 static int spoiled_reap(struct io *io, struct io_result *results, size_t max, uint64_t timeout_ns)
 {
 	struct spoiled *s = (struct spoiled *)io;
-	int n = s->under->ops->reap(s->under, results, max, timeout_ns);
+	int n;
 
+	if (s->spoil->broken)
+		return s->spoil->broken;
+	n = s->under->ops->reap(s->under, results, max, timeout_ns);
 	for (int i = 0; i < n; i++)
 		change(s, &results[i]);
 	return n;

@@ -15,6 +15,7 @@ struct spoil {
 	uint64_t from, to; /* reads that touch this range of the file come back as `res` */
 	int res;
 	bool rough; /* short, interrupted and refused reads, by turns */
+	int broken; /* -errno of every look for results */
 	size_t hits, shorts, agains, turn;
 };
 
