@@ -363,14 +363,16 @@ INLINE void rows_small(uint32_t type, size_t bytes, const struct kernels_product
 	}
 }
 
-/* From this many columns on, and for whole groups of sixteen rows. */
-#define FROM 16
+/* From so many columns on tiles beat the VNNI tier, even where most of them are padding. */
+#define FROM_SMALL 16
+#define FROM_LARGE 9
 
 INLINE void product(uint32_t type, size_t bytes, const struct kernels_product *p,
 	void (*rest)(const struct kernels_product *p))
 {
 	struct kernels_product left = *p;
-	size_t rows = p->cols < FROM ? 0 : p->rows / 16 * 16;
+	size_t from = type >= KERNELS_Q2_K ? FROM_LARGE : FROM_SMALL;
+	size_t rows = p->cols < from ? 0 : p->rows / 16 * 16;
 	struct work k;
 
 	k.x_stride = p->x_stride;
