@@ -47,7 +47,7 @@
 /* Clients */
 #define LIMIT_CLIENTS 256u
 #define LIMIT_CLIENTS_PER_USER 32u
-#define LIMIT_CLIENTS_PLANNED 16u /* the memory plan counts segments of so many, of 256 KiB rings */
+#define LIMIT_CLIENTS_PLANNED 64u /* the memory plan counts the segments of so many */
 #define LIMIT_CLIENTS_REFUSED 8u  /* above their limit, to be told so */
 #define LIMIT_SESSIONS_PER_CLIENT 16u
 #define LIMIT_REQUESTS_PER_USER 64u /* queued */

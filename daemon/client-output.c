@@ -40,24 +40,20 @@ static int client_token(
 		.position = e->position,
 		.logprob = e->logprob,
 		.text_length = e->text};
-	int k;
 
 	if (e->flags & REQUEST_EVENT_LOGPROB)
 		head.flags |= WIRE_TOKEN_LOGPROB;
 	if (e->flags & REQUEST_EVENT_PROMPT)
 		head.flags |= WIRE_TOKEN_PROMPT;
-	if (e->flags & REQUEST_EVENT_LOGITS && r->logits_sent < c->manager->load.desc->vocabulary) {
-		k = client_logits(c, r, e);
-		if (k <= 0)
-			return k;
-	}
+	if (e->flags & REQUEST_EVENT_LOGITS)
+		return client_logits(c, r, e);
 	return channel_write2(
 		&c->channel, WIRE_TOKEN, r->wire_id, &head, sizeof head, text, e->text);
 }
 
 static void client_token_times(struct manager *m, struct request *r, const struct request_event *e)
 {
-	if (e->flags & REQUEST_EVENT_PROMPT)
+	if (!(e->flags & REQUEST_EVENT_TOKEN) || e->flags & REQUEST_EVENT_PROMPT)
 		return;
 	if (r->last_token_ns)
 		status_latency_add(&m->token, e->time_ns - r->last_token_ns);

@@ -134,6 +134,17 @@ static void client_session_end(
 	client_ok(c, id);
 }
 
+/* What it grew to is counted. */
+static int client_submit_count(struct client *c, struct submit *s, struct error *err)
+{
+	uint64_t heap = submit_heap(s);
+	int r = manager_heap(c->manager, (int64_t)(heap - s->heap), err);
+
+	if (r >= 0)
+		s->heap = heap;
+	return r;
+}
+
 static int client_submit(struct client *c, uint64_t id, const struct wire_submit *head)
 {
 	struct error err = ERROR_NONE;
@@ -150,17 +161,21 @@ static int client_submit(struct client *c, uint64_t id, const struct wire_submit
 		r = submit_new(&s, id, head, &err);
 	if (r == -EPROTO)
 		return r;
-	if (r < 0) {
-		client_error(c, id, r, error_text(&err, r));
-		return 0;
+	if (r >= 0) {
+		list_append(&c->submits, &s->link);
+		++c->n_submits;
+		r = client_submit_count(c, s, &err);
+		if (r < 0)
+			client_submit_drop(c, s);
 	}
-	list_append(&c->submits, &s->link);
-	++c->n_submits;
+	if (r < 0)
+		client_error(c, id, r, error_text(&err, r));
 	return 0;
 }
 
-static void client_submit_drop(struct client *c, struct submit *s)
+void client_submit_drop(struct client *c, struct submit *s)
 {
+	(void)manager_heap(c->manager, -(int64_t)s->heap, NULL);
 	submit_free(s);
 	--c->n_submits;
 }
@@ -178,9 +193,12 @@ static int client_data(struct client *c, uint64_t id, const uint8_t *payload, si
 	if (!s)
 		return 0;
 	memcpy(&head, payload, sizeof head);
-	r = submit_data(s, &head, payload + sizeof head, n - sizeof head, &c->manager->load, &err);
+	r = submit_data(s, &head, payload + sizeof head, n - sizeof head, &c->manager->load,
+		c->manager->prompt_max, &err);
 	if (r == -EPROTO)
 		return r;
+	if (r >= 0)
+		r = client_submit_count(c, s, &err);
 	if (r < 0) {
 		client_submit_drop(c, s);
 		client_error(c, id, r, error_text(&err, r));
@@ -240,10 +258,19 @@ static void client_submit_end(struct client *c, uint64_t id)
 			&err, -EDQUOT, "as many requests as limits.requests allows are under way");
 	else
 		k = submit_finish(s, &m->load, m->config.limit_tokens, &r, &err);
+	if (k >= 0) {
+		uint64_t heap = request_heap(r, m->load.desc->vocabulary);
+
+		k = manager_heap(m, (int64_t)heap, &err);
+		if (k >= 0)
+			r->heap = heap;
+	}
 	if (k >= 0)
 		k = client_submit_session(c, s, r, &err);
 	client_submit_drop(c, s);
 	if (k < 0) {
+		if (r)
+			(void)manager_heap(m, -(int64_t)r->heap, NULL);
 		request_free(r);
 		client_error(c, id, k, error_text(&err, k));
 		return;
@@ -374,6 +401,9 @@ int client_record(struct client *c, const struct wire_record *record)
 	case WIRE_PING:
 		if (u.ping.flags & ~WIRE_PING_BUSY || u.ping.reserved)
 			return -EPROTO;
+		c->busy = u.ping.flags & WIRE_PING_BUSY;
+		if (c->busy)
+			manager_spin(c->manager);
 		client_write(c, WIRE_PONG, record->request, &u.ping, sizeof u.ping, NULL, 0);
 		return 0;
 	case WIRE_ADMIN:

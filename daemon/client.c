@@ -19,14 +19,34 @@
 
 /* Records taken from one client before the others have their turn. */
 #define CLIENT_BATCH 64u
-#define CLIENT_RING_IN (1u << 18)
-#define CLIENT_RING_OUT (1u << 18)
+/* What the memory plan counts for a client. */
+#define CLIENT_RING LIMIT_RING_MIN
+
+/* Clients cannot fill the log: so many lines about them in so much time, then how many more. */
+#define CLIENT_LOG_LINES 20u
+#define CLIENT_LOG_NS (10 * CLOCK_NS_PER_S)
+
+static bool client_may_log(struct manager *m)
+{
+	uint64_t now = clock_now();
+
+	if (now - m->complaints_ns >= CLIENT_LOG_NS) {
+		if (m->n_complaints > CLIENT_LOG_LINES)
+			log_notice("%u more lines about clients were left out",
+				m->n_complaints - CLIENT_LOG_LINES);
+		m->complaints_ns = now;
+		m->n_complaints = 0;
+	}
+	return ++m->n_complaints <= CLIENT_LOG_LINES;
+}
 
 static void client_log(const struct client *c, enum log_level level, const char *what)
 {
 	char uid[16], pid[16];
 	struct log_field fields[] = {{"MOED_CLIENT_UID", uid}, {"MOED_CLIENT_PID", pid}};
 
+	if (!client_may_log(c->manager))
+		return;
 	(void)snprintf(uid, sizeof uid, "%u", (unsigned)c->peer.uid);
 	(void)snprintf(pid, sizeof pid, "%d", (int)c->peer.pid);
 	log_fields(
@@ -97,7 +117,8 @@ void client_kill(struct client *c, const char *why)
 	list_remove(&c->link);
 	list_append(&m->dead, &c->link);
 	--m->n_clients;
-	list_for_each_safe(it, &c->submits) submit_free(list_entry(it, struct submit, link));
+	list_for_each_safe(it, &c->submits)
+		client_submit_drop(c, list_entry(it, struct submit, link));
 	list_for_each_safe(it, &c->requests)
 	{
 		struct request *r = list_entry(it, struct request, link);
@@ -141,6 +162,10 @@ static void client_refuse(struct client *c, int code)
 		n = snprintf(packet.text, sizeof packet.text,
 			"this user has %llu connections already, which is the limit",
 			(unsigned long long)c->manager->config.limit_connections);
+	else if (code == -EUSERS)
+		n = snprintf(packet.text, sizeof packet.text,
+			"moed has %u connections already, as many as its memory limit has room for",
+			c->manager->clients_max);
 	else if (code == -ESHUTDOWN)
 		n = snprintf(packet.text, sizeof packet.text, "moed is stopping");
 	else
@@ -154,7 +179,7 @@ static void client_refuse(struct client *c, int code)
 	};
 	(void)sock_send(c->sock, &packet, packet.head.message.size, NULL, 0);
 	++c->manager->n_refused;
-	client_kill(c, code == -EDQUOT ? "refused: too many connections" : NULL);
+	client_kill(c, code == -EDQUOT || code == -EUSERS ? "refused: too many connections" : NULL);
 }
 
 static int client_welcome(struct client *c)
@@ -171,13 +196,13 @@ static int client_welcome(struct client *c)
 		.requests_max = (uint32_t)m->config.limit_requests,
 		.vocabulary = m->load.desc->vocabulary,
 		.context = m->load.context,
-		.prompt_max = LIMIT_PROMPT,
+		.prompt_max = m->prompt_max,
 	};
 	int fds[2], r;
 
-	r = segment_make(&in, CLIENT_RING_IN, false, NULL);
+	r = segment_make(&in, CLIENT_RING, false, NULL);
 	if (r >= 0)
-		r = segment_make(&out, CLIENT_RING_OUT, true, NULL);
+		r = segment_make(&out, CLIENT_RING, true, NULL);
 	if (r >= 0) {
 		w.client = in.geometry;
 		w.daemon = out.geometry;
@@ -301,6 +326,8 @@ static void client_serve(struct client *c)
 		return;
 	if (n == CLIENT_BATCH) {
 		c->again = true;
+		r = channel_flush(&c->channel);
+	} else if (c->busy && manager_spins(c->manager)) {
 		r = channel_flush(&c->channel);
 	} else {
 		/* With records waiting for room, more of them are no reason to be awake. */

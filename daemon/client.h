@@ -36,6 +36,7 @@ struct client {
 	uint16_t major, minor;
 	struct channel channel;
 	bool again;  /* there is work that no event will announce */
+	bool busy;   /* another record was announced: looked at while the loop spins */
 	bool pumped; /* outside of client_event(): client_settle() is due */
 	struct list submits, requests;
 	uint32_t n_submits, n_requests;

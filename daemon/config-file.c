@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The YAML of config.h: scalars and one level of mappings, as events, with their places. */
-#include "config.h"
+/* The YAML of configuration.h: scalars and one level of mappings, as events, with their places. */
+#include "configuration.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -26,6 +26,7 @@ struct config_parser {
 	bool seen[CONFIG_OPTIONS_MAX];
 	char groups[CONFIG_OPTIONS_MAX][CONFIG_NAME_MAX];
 	size_t n_groups;
+	char wrong[400], takes[160];
 };
 
 __attribute__((format(printf, 3, 4))) static int config_refuse(
@@ -70,7 +71,8 @@ static int config_on_key(struct config_parser *p, const yaml_event_t *e)
 	if (strlen(text) != e->data.scalar.length || strlen(text) >= CONFIG_NAME_MAX)
 		return config_refuse(p, &e->start_mark, "unknown key '%.60s'", text);
 	(void)snprintf(name, sizeof name, "%s%s", p->group, text);
-	if (strlen(name) >= CONFIG_NAME_MAX)
+	/* The names of the table have dots, the keys of the file have mappings. */
+	if (strlen(name) >= CONFIG_NAME_MAX || strchr(text, '.'))
 		return config_unknown(p, &e->start_mark, name);
 	for (size_t i = 0; i < config_n_options; ++i) {
 		if (strcmp(config_options[i].name, name))
@@ -100,6 +102,9 @@ static int config_on_scalar(struct config_parser *p, const yaml_event_t *e)
 	struct error err = ERROR_NONE;
 	int r;
 
+	/* A document without anything in it. */
+	if (!p->depth && !*text && e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
+		return 0;
 	if (!p->depth)
 		return config_refuse(
 			p, &e->start_mark, "the file has to be a mapping of keys to values");
@@ -124,6 +129,26 @@ static int config_on_scalar(struct config_parser *p, const yaml_event_t *e)
 	return 0;
 }
 
+/* What stands at p->key is no scalar. */
+static const char *config_wrong(struct config_parser *p, const char *what)
+{
+	size_t n;
+
+	(void)snprintf(p->wrong, sizeof p->wrong, "%s%s%s is not allowed here", p->key,
+		*p->key ? ": " : "", what);
+	n = strlen(p->wrong);
+	if (!*p->key)
+		(void)snprintf(p->wrong + n, sizeof p->wrong - n,
+			": the file has to be a mapping of keys to values");
+	else if (!*p->group && config_is_group(p->key))
+		(void)snprintf(p->wrong + n, sizeof p->wrong - n,
+			": it takes a mapping of keys to values");
+	else
+		(void)snprintf(p->wrong + n, sizeof p->wrong - n, ": it takes %s",
+			config_takes(p->key, p->takes, sizeof p->takes));
+	return p->wrong;
+}
+
 static int config_on_mapping(struct config_parser *p, const yaml_event_t *e)
 {
 	if (!p->depth) {
@@ -133,11 +158,7 @@ static int config_on_mapping(struct config_parser *p, const yaml_event_t *e)
 	if (!*p->key)
 		return config_refuse(p, &e->start_mark, "a key has to be a text");
 	if (p->depth >= CONFIG_DEPTH_MAX || !config_is_group(p->key)) {
-		struct error err = ERROR_NONE;
-
-		(void)config_set(p->config, p->key, "\n", &err);
-		return config_refuse(
-			p, &e->start_mark, "%s: a mapping is not allowed here", p->key);
+		return config_refuse(p, &e->start_mark, "%s", config_wrong(p, "a mapping"));
 	}
 	(void)snprintf(p->group, sizeof p->group, "%.*s.", CONFIG_NAME_MAX - 2, p->key);
 	p->key[0] = 0;
@@ -157,7 +178,7 @@ static int config_on_event(struct config_parser *p, const yaml_event_t *e)
 		p->group[0] = p->key[0] = 0;
 		return 0;
 	case YAML_SEQUENCE_START_EVENT:
-		return config_refuse(p, &e->start_mark, "%s: a list is not allowed here", p->key);
+		return config_refuse(p, &e->start_mark, "%s", config_wrong(p, "a list"));
 	case YAML_ALIAS_EVENT:
 		return config_refuse(p, &e->start_mark, "%s: an alias is not allowed here", p->key);
 	default:

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "config.h"
+#include "configuration.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -185,6 +185,16 @@ static const struct config_option *config_find(const char *name)
 		if (!strcmp(config_options[i].name, name))
 			return &config_options[i];
 	return NULL;
+}
+
+const char *config_takes(const char *name, char *text, size_t size)
+{
+	const struct config_option *o = config_find(name);
+
+	(void)snprintf(text, size, "nothing");
+	if (o)
+		config_allowed(o, text, size);
+	return text;
 }
 
 int config_set(struct config *c, const char *name, const char *value, struct error *err)

@@ -112,11 +112,19 @@ static void engine_thread_relieve(struct engine_thread *t, struct engine *engine
 	(void)atomic_compare_exchange_strong(&t->pressure, &done, PRESSURE_NONE);
 }
 
+static void engine_thread_kv(struct engine_thread *t, const struct engine *engine)
+{
+	uint32_t kv_free, kv_all;
+
+	engine_kv(engine, &kv_free, &kv_all);
+	atomic_store(&t->kv_free, kv_free);
+	atomic_store(&t->kv_all, kv_all);
+}
+
 static void engine_thread_serve(struct engine_thread *t, struct engine *engine, struct sched *s)
 {
 	while (!atomic_load(&t->stop)) {
 		enum sched_result result;
-		uint32_t kv_free, kv_all;
 
 		(void)engine_thread_messages(t, s);
 		engine_thread_relieve(t, engine);
@@ -124,9 +132,7 @@ static void engine_thread_serve(struct engine_thread *t, struct engine *engine, 
 		/* Waiting for a disk is no progress. */
 		if (result != SCHED_RUN_WAITING)
 			atomic_fetch_add(&t->beat, 1);
-		engine_kv(engine, &kv_free, &kv_all);
-		atomic_store(&t->kv_free, kv_free);
-		atomic_store(&t->kv_all, kv_all);
+		engine_thread_kv(t, engine);
 		if (result == SCHED_RUN_WAITING)
 			(void)engine_wait(engine, ENGINE_THREAD_WAIT);
 		else if (result == SCHED_RUN_IDLE)
@@ -166,6 +172,7 @@ static void *engine_thread_main(void *arg)
 		engine_thread_signal(t);
 		return NULL;
 	}
+	engine_thread_kv(t, engine);
 	atomic_store(&t->engine, engine);
 	atomic_store(&t->sched, s);
 	atomic_store(&t->state, ENGINE_THREAD_READY);

@@ -5,7 +5,7 @@
 
 #include <stdbool.h>
 
-#include "config.h"
+#include "configuration.h"
 #include "error.h"
 
 /* The name under which the service manager hands it over (FileDescriptorName=). */

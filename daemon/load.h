@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 #include "chat.h"
-#include "config.h"
+#include "configuration.h"
 #include "desc.h"
 #include "error.h"
 #include "gguf.h"

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "configuration.h"
 #include "journal.h"
 #include "listen.h"
 #include "log.h"
@@ -219,7 +220,7 @@ static int main_serve(struct options *o, struct config *c)
 	if (r >= 0) {
 		main_report(&m.load);
 		m.listener = listen.fd;
-		m.state_folder = &state;
+		m.folder = &state;
 		r = manager_init(&m, &err);
 		if (r >= 0)
 			r = manager_run(&m);

@@ -20,6 +20,12 @@
 #define MANAGER_ACCEPTS 32u
 /* Timers are coarse: hello deadlines, drain, watchdog. */
 #define MANAGER_TICK_MS 500
+/* Of the plan's reserve, for what clients make the loop keep. */
+#define MANAGER_HEAP_SHARE 4u
+#define MANAGER_HEAP_LEAST (2u << 20)
+/* After a ping that says that another follows. */
+#define MANAGER_SPIN_ROUNDS 64u
+#define MANAGER_SPIN (100 * CLOCK_NS_PER_US)
 /* While the engine works without moving for so long, the watchdog is not fed. */
 #define MANAGER_STUCK (20 * CLOCK_NS_PER_S)
 
@@ -82,6 +88,15 @@ int manager_init(struct manager *m, struct error *err)
 	list_init(&m->orphans);
 	m->signals = -1;
 	pressure_init(&m->pressure, "");
+	m->clients_max = (uint32_t)num_min(
+		m->load.plan.use[PLAN_SEGMENTS] / (2 * segment_size(LIMIT_RING_MIN)),
+		(uint64_t)LIMIT_CLIENTS);
+	m->heap_max = num_max(
+		m->load.plan.use[PLAN_RESERVE] / MANAGER_HEAP_SHARE, (uint64_t)MANAGER_HEAP_LEAST);
+	/* Hostile text costs memory and time to tokenize: none is spent on what cannot fit. */
+	m->prompt_max = tokenizer_most_bytes(m->load.tokenizer, m->load.context);
+	m->prompt_max = num_min(m->prompt_max, m->heap_max / 2);
+	m->prompt_max = num_min(m->prompt_max, LIMIT_PROMPT);
 	m->start_ns = clock_now();
 	m->has_admin_gid = group;
 	m->admin_gid = group ? group->gr_gid : 0;
@@ -113,7 +128,6 @@ void manager_submit(struct manager *m, struct request *r)
 	++m->n_requests;
 	++r->session->requests;
 	r->session->used_ns = r->submit_ns;
-	r->submitted = true;
 	engine_thread_send(m->engine, SCHED_SUBMIT, r);
 }
 
@@ -133,8 +147,46 @@ void manager_release(struct manager *m, struct request *r)
 {
 	if (r->client || !r->done || r->poked)
 		return;
+	(void)manager_heap(m, -(int64_t)r->heap, NULL);
 	request_free(r);
-	(void)m;
+}
+
+int manager_heap(struct manager *m, int64_t change, struct error *err)
+{
+	if (change > 0 && m->heap + (uint64_t)change > m->heap_max)
+		return error_set(err, -ENOBUFS,
+			"moed holds as much for requests as its memory allows: try again later");
+	m->heap += (uint64_t)change;
+	return 0;
+}
+
+void manager_spin(struct manager *m)
+{
+	if (m->state == MANAGER_READY && m->load.threads > 1 && engine_thread_idle(m->engine))
+		m->spin_end_ns = clock_now() + MANAGER_SPIN;
+}
+
+bool manager_spins(const struct manager *m)
+{
+	return m->spin_end_ns;
+}
+
+void manager_totals(const struct manager *m, struct state_totals *ret)
+{
+	const struct state_totals *before = &m->folder->before;
+	struct sched_figures f;
+	struct engine_stats e;
+	uint32_t kv_free, kv_all;
+
+	engine_thread_stats(m->engine, &e, &f, &kv_free, &kv_all);
+	*ret = (struct state_totals){
+		.starts = before->starts + 1,
+		.requests = before->requests + m->n_finished + m->n_failed,
+		.failed = before->failed + m->n_failed,
+		.prompt_tokens = before->prompt_tokens + f.prompt_tokens,
+		.generated_tokens = before->generated_tokens + f.generated_tokens,
+		.bytes_read = before->bytes_read + e.bytes_read,
+	};
 }
 
 static void manager_pump(struct client *c)
@@ -295,16 +347,16 @@ static void manager_accept(struct manager *m)
 		list_for_each(it, &m->clients) same +=
 			list_entry(it, struct client, link)->peer.uid == peer.uid;
 		/* A few places are left for telling users that they have too many. */
-		if (m->n_clients >= 2 * LIMIT_CLIENTS ||
+		if (m->n_clients >= m->clients_max + 4 * LIMIT_CLIENTS_REFUSED ||
 			same >= m->config.limit_connections + LIMIT_CLIENTS_REFUSED) {
 			fd_close(fd);
 			++m->n_refused;
 			continue;
 		}
 		(void)client_new(m, fd, &peer,
-			same >= m->config.limit_connections || m->n_clients >= LIMIT_CLIENTS
-				? -EDQUOT
-				: 0);
+			same >= m->config.limit_connections ? -EDQUOT
+			: m->n_clients >= m->clients_max    ? -EUSERS
+							    : 0);
 	}
 }
 
@@ -473,6 +525,33 @@ static void manager_again(struct manager *m)
 	}
 }
 
+/* Bounded: ends by itself where no client asks for more. */
+static void manager_busy(struct manager *m)
+{
+	while (m->spin_end_ns) {
+		for (unsigned i = 0; i < MANAGER_SPIN_ROUNDS; ++i)
+			list_for_each_safe(it, &m->clients)
+			{
+				struct client *c = list_entry(it, struct client, link);
+
+				if (c->busy)
+					client_settle(c);
+			}
+		if (clock_now() < m->spin_end_ns && engine_thread_idle(m->engine))
+			continue;
+		m->spin_end_ns = 0;
+		list_for_each_safe(it, &m->clients)
+		{
+			struct client *c = list_entry(it, struct client, link);
+
+			if (!c->busy)
+				continue;
+			c->busy = false;
+			client_settle(c);
+		}
+	}
+}
+
 int manager_run(struct manager *m)
 {
 	struct epoll_event events[MANAGER_EVENTS];
@@ -497,10 +576,24 @@ int manager_run(struct manager *m)
 			else if (source != &m->pressure) /* that is looked at with each tick */
 				client_event(source);
 		}
+		manager_busy(m);
 		manager_tick(m);
 		manager_bury(m);
 	}
 	return m->result;
+}
+
+static void manager_save(struct manager *m)
+{
+	struct error err = ERROR_NONE;
+	struct state_totals totals;
+
+	/* A start that failed is none. */
+	if (engine_thread_state(m->engine) != ENGINE_THREAD_READY)
+		return;
+	manager_totals(m, &totals);
+	if (state_save(m->folder, &totals, &err) < 0)
+		log_warning("%s", error_text(&err, 0));
 }
 
 void manager_deinit(struct manager *m)
@@ -510,6 +603,7 @@ void manager_deinit(struct manager *m)
 	list_for_each_safe(it, &m->clients) client_kill(list_entry(it, struct client, link), NULL);
 	manager_bury(m);
 	if (m->engine) {
+		manager_save(m);
 		engine_thread_join(m->engine);
 		/* Requests and sessions come back with these. */
 		while (engine_thread_take(m->engine, &message))

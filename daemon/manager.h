@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "client.h"
-#include "config.h"
+#include "configuration.h"
 #include "engine-thread.h"
 #include "list.h"
 #include "load.h"
@@ -35,10 +35,15 @@ struct manager {
 	enum manager_state state;
 	int result; /* of manager_run() */
 	int epoll, listener, signals;
-	const struct state *state_folder;
+	const struct state *folder;
 	struct list clients, dead, sessions;
 	struct list orphans; /* requests whose client has gone */
-	uint32_t n_clients, n_requests, n_sessions, n_again;
+	uint32_t n_clients, n_requests, n_again;
+	uint32_t clients_max; /* segments of more are not in the plan */
+	uint64_t heap,
+		heap_max;     /* prompts and requests, of all users; part of the plan's reserve */
+	uint64_t prompt_max;  /* bytes of text of one request */
+	uint64_t spin_end_ns; /* until then the loop does not sleep; 0: it may */
 	uint64_t start_ns, drain_end_ns, beat, beat_ns;
 	gid_t admin_gid;
 	bool has_admin_gid;
@@ -47,6 +52,8 @@ struct manager {
 	struct pressure pressure;
 	uint64_t given; /* bytes of slots that the engine has given back */
 	struct status_latencies ttft, token;
+	uint64_t complaints_ns; /* since when complaints about clients are counted */
+	unsigned n_complaints;
 	uint64_t n_connects, n_refused, n_finished, n_failed;
 };
 
@@ -59,6 +66,14 @@ int manager_watch(struct manager *m, int fd, void *source);
 /* 0 or -errno with *err; logged and told to the service manager here. */
 int manager_reload(struct manager *m, struct error *err);
 void manager_drain(struct manager *m);
+
+/* Counts bytes of heap that clients hold; -ENOBUFS where there are too many. */
+int manager_heap(struct manager *m, int64_t change, struct error *err);
+/* Another record of this client is about to come: waits for it awake, if nobody needs the core. */
+void manager_spin(struct manager *m);
+bool manager_spins(const struct manager *m);
+/* What all runs did, this one included. */
+void manager_totals(const struct manager *m, struct state_totals *ret);
 
 /* Clients' requests to the engine. */
 void manager_submit(struct manager *m, struct request *r);

@@ -28,6 +28,13 @@ struct request *request_new(uint32_t flags, uint32_t vocabulary)
 	return r;
 }
 
+uint64_t request_heap(const struct request *r, uint32_t vocabulary)
+{
+	uint64_t row = r->flags & REQUEST_LOGITS ? (uint64_t)vocabulary * sizeof *r->logits : 0;
+
+	return sizeof *r + row + 2 * (uint64_t)r->n_prompt * sizeof *r->tokens;
+}
+
 struct request *request_free(struct request *r)
 {
 	if (!r)

@@ -71,9 +71,9 @@ struct request_event {
 };
 
 enum request_event_flags {
-	REQUEST_EVENT_TOKEN = 1 << 0, /* else: more text of the token before */
+	REQUEST_EVENT_TOKEN = 1 << 0,
 	REQUEST_EVENT_LOGPROB = 1 << 1,
-	REQUEST_EVENT_LOGITS = 1 << 2, /* request->logits is filled; cleared by the loop */
+	REQUEST_EVENT_LOGITS = 1 << 2, /* only: request->logits is filled; emptied by the loop */
 	REQUEST_EVENT_PROMPT = 1 << 3,
 };
 
@@ -107,7 +107,8 @@ struct request {
 	struct client *client; /* NULL: it has gone */
 	uint64_t wire_id;
 	struct list link; /* of client->requests or manager->orphans */
-	bool submitted, done;
+	uint64_t heap;	  /* bytes that manager_heap() counts */
+	bool done;
 	bool poked, poke_again; /* POKE is out; another is wanted after it */
 	uint64_t last_token_ns;
 	uint32_t logits_sent; /* floats of the row that is going out */
@@ -119,8 +120,10 @@ struct request {
 	enum request_state state;
 	uint32_t *tokens; /* the prompt (made by the loop), then the answer */
 	uint32_t n_tokens, room_tokens;
-	uint32_t base; /* positions of seq before the step under way */
-	int in_step;   /* enum engine_context, or -1 */
+	uint32_t base;	 /* positions of seq before the step under way */
+	bool holds;	 /* the session: it was admitted */
+	uint32_t scored; /* tokens of the prompt that were given out (scoring) */
+	int in_step;	 /* enum engine_context, or -1 */
 	uint32_t step_rows;
 	uint64_t round;		    /* last looked at for a step */
 	bool deferred;		    /* the last token is not out yet, for text that is held back */
@@ -146,6 +149,8 @@ struct request {
 
 /* NULL where there is no memory.  vocabulary: length of a row, for REQUEST_LOGITS. */
 struct request *request_new(uint32_t flags, uint32_t vocabulary);
+/* Bytes of heap that it may come to hold: the prompt, and an answer as long. */
+uint64_t request_heap(const struct request *r, uint32_t vocabulary);
 /* Not while the engine holds it.  NULL is fine; returns NULL. */
 struct request *request_free(struct request *r);
 

@@ -12,8 +12,8 @@
 /* Longest bytes of one token; no vocabulary in use comes near. */
 #define SCHED_PIECE_MAX 1024u
 static_assert(3 * SCHED_PIECE_MAX + 16 + LIMIT_STOP_LENGTH <= REQUEST_TEXT_MAX, "event too small");
-/* Two events may follow one token: the deferred one and itself. */
-#define SCHED_ROOM_TOKEN (2 * (sizeof(struct request_event) + REQUEST_TEXT_MAX + 8))
+/* Three events may follow one row: the deferred token, the logits and the token itself. */
+#define SCHED_ROOM_TOKEN (3 * (sizeof(struct request_event) + REQUEST_TEXT_MAX + 8))
 
 /* The token of r->token goes out with the text that is ready. */
 static void sched_emit(struct sched *s, struct request *r)
@@ -73,36 +73,49 @@ static bool sched_append(struct sched *s, struct request *r, uint32_t id)
 	return true;
 }
 
-static uint32_t sched_keep_logits(struct sched *s, struct request *r, const float *logits)
+/* They go at once: the token may wait for its text, and with it for the next row. */
+static void sched_emit_logits(
+	struct sched *s, struct request *r, uint32_t id, uint32_t position, const float *logits)
 {
+	struct request_event e = {.id = id,
+		.position = position,
+		.flags = REQUEST_EVENT_LOGITS,
+		.time_ns = clock_now()};
+
 	if (!(r->flags & REQUEST_LOGITS))
-		return 0;
+		return;
 	memcpy(r->logits, logits, s->config.vocabulary * sizeof *logits);
 	atomic_store(&r->logits_full, true);
-	return REQUEST_EVENT_LOGITS;
+	request_out_push(r, &e, "", 0);
+	sched_output(s, r);
 }
 
 static void sched_scored(struct sched *s, struct request *r, uint32_t position, const float *logits)
 {
-	uint32_t id = r->tokens[position + 1], flags;
+	uint32_t id = r->tokens[position + 1];
 	float logprob;
-	int k = sampler_logprob(
+	int k;
+
+	/* Computed again after it had to give its place up. */
+	if (position + 1 < r->scored)
+		return;
+	k = sampler_logprob(
 		engine_kernels(s->config.engine), logits, s->config.vocabulary, id, &logprob);
 
 	if (k < 0) {
 		sched_fail(s, r, k, "a logit is not finite: the model file may be damaged");
 		return;
 	}
+	r->scored = position + 2;
 	if (sched_text(s, r, id, false) < 0)
 		return;
 	if (r->deferred)
 		sched_emit(s, r);
-	flags = sched_keep_logits(s, r, logits);
+	sched_emit_logits(s, r, id, position + 1, logits);
 	r->token = (struct request_event){.id = id,
 		.position = position + 1,
 		.logprob = logprob,
-		.flags =
-			REQUEST_EVENT_TOKEN | REQUEST_EVENT_PROMPT | REQUEST_EVENT_LOGPROB | flags};
+		.flags = REQUEST_EVENT_TOKEN | REQUEST_EVENT_PROMPT | REQUEST_EVENT_LOGPROB};
 	r->deferred = true;
 	if (position + 2 == r->n_prompt) {
 		sched_flush(s, r);
@@ -115,7 +128,7 @@ static void sched_scored(struct sched *s, struct request *r, uint32_t position, 
 static void sched_generated(
 	struct sched *s, struct request *r, uint32_t position, const float *logits)
 {
-	uint32_t id, flags;
+	uint32_t id;
 	float logprob;
 	bool ends;
 	int k = sampler_pick(&r->sampling, engine_kernels(s->config.engine), logits,
@@ -144,11 +157,11 @@ static void sched_generated(
 	k = sched_text(s, r, id, false);
 	if (k < 0)
 		return;
-	flags = sched_keep_logits(s, r, logits);
+	sched_emit_logits(s, r, id, position + 1, logits);
 	r->token = (struct request_event){.id = id,
 		.position = position + 1,
 		.logprob = logprob,
-		.flags = REQUEST_EVENT_TOKEN | flags |
+		.flags = REQUEST_EVENT_TOKEN |
 			 (r->flags & REQUEST_LOGPROBS ? REQUEST_EVENT_LOGPROB : 0u)};
 	r->deferred = true;
 	ends = (r->max_tokens && r->figures.generated >= r->max_tokens) ||
@@ -210,6 +223,7 @@ static bool sched_score_first(struct sched *s, struct request *r)
 {
 	if (sched_text(s, r, r->tokens[0], true) < 0)
 		return false;
+	r->scored = 1;
 	r->token = (struct request_event){
 		.id = r->tokens[0], .flags = REQUEST_EVENT_TOKEN | REQUEST_EVENT_PROMPT};
 	r->deferred = true;
@@ -237,7 +251,7 @@ static uint32_t sched_score_rows(struct sched *s, struct request *r, uint32_t at
 		if (tokenizer_piece(s->config.tokenizer, r->tokens[at + n + 1], false, false,
 			    &piece, &size) < 0)
 			size = SCHED_PIECE_MAX;
-		used += 2 * request_event_size(3 * size + 16);
+		used += 3 * request_event_size(3 * size + 16);
 		if (used > room)
 			break;
 		++n;
@@ -257,7 +271,7 @@ static uint32_t sched_rows_of(
 	if (!sched_has_room(r, SCHED_ROOM_TOKEN))
 		return 0;
 	if (score) {
-		if (!at && !sched_score_first(s, r))
+		if (!r->scored && !sched_score_first(s, r))
 			return 0;
 		return sched_score_rows(s, r, at, most);
 	}

@@ -170,12 +170,52 @@ static void sched_preempt(struct sched *s, struct request *r)
 	list_prepend(&u->queued, &r->user_link);
 	engine_seq_truncate(s->config.engine, r->session->seq, 0);
 	r->session->busy = false;
+	r->holds = false;
 	list_append(&s->idle, &r->session->idle);
 	r->state = REQUEST_QUEUED;
 	--s->n_active;
 	atomic_store(&s->active, s->n_active);
 	atomic_fetch_add(&s->queued, 1);
 	atomic_fetch_add(&s->preemptions, 1);
+}
+
+static bool sched_is_starved(const struct request *r)
+{
+	return r->in_step < 0 && atomic_load(&r->starved);
+}
+
+/* One that waits for its client, or NULL; and how many there are. */
+static struct request *sched_starved(struct sched *s, uint32_t *ret_n)
+{
+	struct request *found = NULL;
+
+	*ret_n = 0;
+	list_for_each(it, &s->users)
+	{
+		struct sched_user *u = list_entry(it, struct sched_user, link);
+
+		list_for_each(jt, &u->active)
+		{
+			struct request *r = list_entry(jt, struct request, user_link);
+
+			if (!sched_is_starved(r))
+				continue;
+			found = r;
+			++*ret_n;
+		}
+	}
+	return found;
+}
+
+/* Takes the place of a request whose client does not read.  False: there is none. */
+static bool sched_take_place(struct sched *s)
+{
+	uint32_t n;
+	struct request *r = sched_starved(s, &n);
+
+	if (r)
+		sched_preempt(s, r);
+	return r;
 }
 
 static struct request *sched_least_progress(struct sched *s)
@@ -192,6 +232,9 @@ static struct request *sched_least_progress(struct sched *s)
 
 			if (r->in_step >= 0)
 				continue;
+			/* Whose client does not read can wait. */
+			if (sched_is_starved(r))
+				return r;
 			if (!least || r->figures.generated < least->figures.generated ||
 				(r->figures.generated == least->figures.generated &&
 					r->figures.start_ns > least->figures.start_ns))
@@ -275,8 +318,10 @@ static bool sched_admit_one(struct sched *s, struct sched_user *u, struct reques
 	struct session *session = r->session;
 	uint32_t common;
 	bool had = session->seq;
-	int k = sched_session_seq(s, session);
+	int k;
 
+	while ((k = sched_session_seq(s, session)) == -ENOBUFS && sched_take_place(s))
+		;
 	if (k < 0) {
 		if (k == -ENOBUFS && s->n_active)
 			return false;
@@ -288,7 +333,7 @@ static bool sched_admit_one(struct sched *s, struct sched_user *u, struct reques
 	common = sched_common(r);
 	engine_seq_truncate(s->config.engine, session->seq, common);
 	while ((k = engine_seq_reserve(s->config.engine, session->seq, r->n_tokens - common)) < 0)
-		if (k != -ENOSPC || !sched_evict(s))
+		if (k != -ENOSPC || (!sched_evict(s) && !sched_take_place(s)))
 			break;
 	if (k < 0 && (k != -ENOSPC || !s->n_active)) {
 		list_append(&s->idle, &session->idle);
@@ -302,6 +347,7 @@ static bool sched_admit_one(struct sched *s, struct sched_user *u, struct reques
 		return false;
 	}
 	session->busy = true;
+	r->holds = true;
 	free(session->tokens);
 	session->tokens = NULL;
 	list_remove(&r->user_link);
@@ -325,10 +371,22 @@ static struct request *sched_user_next(const struct sched_user *u)
 	{
 		struct request *r = list_entry(it, struct request, user_link);
 
-		if (!r->session->busy)
+		/* One that had to give its place up waits until its client reads. */
+		if (!r->session->busy && !atomic_load(&r->starved))
 			return r;
 	}
 	return NULL;
+}
+
+/* Those that wait for their clients take no place. */
+static bool sched_has_place(struct sched *s)
+{
+	uint32_t most = s->config.live_rows * SCHED_ACTIVE_PER_ROW, starved;
+
+	if (s->n_active < most)
+		return true;
+	(void)sched_starved(s, &starved);
+	return s->n_active - starved < most;
 }
 
 /* Users take turns: each that was served goes to the end. */
@@ -343,7 +401,7 @@ static void sched_admit(struct sched *s)
 			struct sched_user *u = list_entry(it, struct sched_user, link);
 			struct request *r;
 
-			if (s->n_active >= s->config.live_rows * SCHED_ACTIVE_PER_ROW)
+			if (!sched_has_place(s))
 				return;
 			r = sched_user_next(u);
 			if (!r)
@@ -363,11 +421,14 @@ static void sched_finish(struct sched *s, struct request *r)
 	struct engine_stats now;
 
 	list_remove(&r->over_link);
-	if (r->figures.start_ns && session->busy && session->seq) {
-		if (r->in_step >= 0) {
+	if (r->holds) {
+		if (r->in_step >= 0)
 			sched_step_drop(s, r);
-			engine_seq_truncate(s->config.engine, session->seq, r->base);
-		}
+		/* What was under way is not complete, or cannot be trusted. */
+		if (r->finish == REQUEST_FAILED || r->finish == REQUEST_CANCELLED)
+			engine_seq_truncate(s->config.engine, session->seq,
+				num_min(r->base, engine_seq_length(session->seq)));
+		r->holds = false;
 		free(session->tokens);
 		session->tokens = steal_ptr(r->tokens);
 		atomic_store(&session->held, engine_seq_length(session->seq));

@@ -105,7 +105,7 @@ int state_init(struct state *s, const char *path, struct error *err)
 	return 0;
 }
 
-int state_save(const struct state *s, const struct state_totals *now, struct error *err)
+int state_save(const struct state *s, const struct state_totals *totals, struct error *err)
 {
 	cleanup_fd_ int fd = -1;
 	char text[STATE_FILE_MAX];
@@ -116,7 +116,7 @@ int state_save(const struct state *s, const struct state_totals *now, struct err
 		return 0;
 	for (size_t i = 0; i < ARRAY_SIZE(state_names); ++i)
 		n += (size_t)snprintf(text + n, sizeof text - n, "%s %" PRIu64 "\n",
-			state_names[i].name, *state_field(&s->before, i) + *state_field(now, i));
+			state_names[i].name, *state_field(totals, i));
 	fd = openat(s->folder, STATE_FILE_NEW,
 		O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	r = fd < 0 ? -errno : fd_write_all(fd, text, n);

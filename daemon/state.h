@@ -22,6 +22,6 @@ struct state {
 
 /* Makes the folder where only it is missing.  0 or -errno with *err. */
 int state_init(struct state *s, const char *path, struct error *err);
-/* Writes what was before plus `now`, replacing the file as a whole.  0 or -errno with *err. */
-int state_save(const struct state *s, const struct state_totals *now, struct error *err);
+/* Replaces the file as a whole.  0 or -errno with *err. */
+int state_save(const struct state *s, const struct state_totals *totals, struct error *err);
 void state_deinit(struct state *s);

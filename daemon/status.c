@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "config.h"
 #include "manager.h"
 #include "num.h"
 
@@ -135,6 +136,18 @@ static void status_engine(FILE *f, struct manager *m)
 		e.tiles, e.locked_bytes, e.arena_bytes, e.tier ? e.tier : "none");
 }
 
+static void status_totals(FILE *f, const struct manager *m)
+{
+	struct state_totals t;
+
+	manager_totals(m, &t);
+	(void)fprintf(f,
+		", \"totals\": {\"starts\": %" PRIu64 ", \"requests\": %" PRIu64
+		", \"failed\": %" PRIu64 ", \"prompt_tokens\": %" PRIu64
+		", \"generated_tokens\": %" PRIu64 ", \"bytes_read\": %" PRIu64 "}",
+		t.starts, t.requests, t.failed, t.prompt_tokens, t.generated_tokens, t.bytes_read);
+}
+
 char *status_json(struct manager *m, uid_t uid, int others, size_t *ret_size)
 {
 	static const char *const states[] = {"loading", "ready", "draining", "draining"};
@@ -150,6 +163,7 @@ char *status_json(struct manager *m, uid_t uid, int others, size_t *ret_size)
 	status_budget(f, m);
 	status_engine(f, m);
 	status_users(f, m, uid, others);
+	status_totals(f, m);
 	(void)fputs(", \"latencies_ms\": {", f);
 	status_ms(f, "ttft", &m->ttft);
 	(void)fputs(", ", f);

@@ -35,6 +35,11 @@ int submit_new(
 	return 0;
 }
 
+uint64_t submit_heap(const struct submit *s)
+{
+	return sizeof *s + s->room_text + s->room_ids;
+}
+
 struct submit *submit_free(struct submit *s)
 {
 	if (!s)
@@ -51,7 +56,7 @@ struct submit *submit_free(struct submit *s)
 /* Room for n more bytes in a growing buffer; doubling, so that many pieces cost little. */
 static int submit_grow(void **buffer, size_t *room, size_t used, size_t n)
 {
-	size_t want = num_max(used + n, *room * 2);
+	size_t want = num_max(used + n, *room + *room / 2);
 	void *p;
 
 	if (used + n <= *room)
@@ -64,16 +69,12 @@ static int submit_grow(void **buffer, size_t *room, size_t used, size_t n)
 	return 0;
 }
 
-static int submit_text(
-	struct submit *s, const void *bytes, size_t n, const struct load *load, struct error *err)
+static int submit_text(struct submit *s, const void *bytes, size_t n, const struct load *load,
+	uint64_t most, struct error *err)
 {
-	/* Hostile text costs memory and time to tokenize: none is spent on what cannot fit. */
-	const uint64_t most = num_min(
-		(uint64_t)LIMIT_PROMPT, tokenizer_most_bytes(load->tokenizer, load->context));
-
 	if (s->head.mode == WIRE_MODE_IDS || (s->head.mode == WIRE_MODE_CHAT && !s->n_turns))
 		return -EPROTO;
-	if (n > most - s->n_text)
+	if (n > most - num_min((uint64_t)s->n_text, most))
 		return error_set(err, -E2BIG,
 			"the prompt is longer than %llu bytes: the context is %u tokens",
 			(unsigned long long)most, load->context);
@@ -143,7 +144,7 @@ static int submit_stop(struct submit *s, const void *bytes, size_t n, struct err
 }
 
 int submit_data(struct submit *s, const struct wire_data *head, const void *bytes, size_t n,
-	const struct load *load, struct error *err)
+	const struct load *load, uint64_t prompt_max, struct error *err)
 {
 	if (head->reserved)
 		return -EPROTO;
@@ -151,7 +152,7 @@ int submit_data(struct submit *s, const struct wire_data *head, const void *byte
 	case WIRE_DATA_TURN:
 		return submit_turn(s, bytes, n, err);
 	case WIRE_DATA_TEXT:
-		return submit_text(s, bytes, n, load, err);
+		return submit_text(s, bytes, n, load, prompt_max, err);
 	case WIRE_DATA_IDS:
 		return submit_ids(s, bytes, n, load, err);
 	case WIRE_DATA_STOP:

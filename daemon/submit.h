@@ -17,6 +17,7 @@
 struct submit {
 	struct list link; /* of client->submits */
 	uint64_t wire_id;
+	uint64_t heap; /* bytes that manager_heap() counts */
 	struct wire_submit head;
 	char *text; /* of all turns, or the raw text */
 	size_t n_text, room_text;
@@ -39,7 +40,9 @@ struct submit {
 int submit_new(
 	struct submit **ret, uint64_t wire_id, const struct wire_submit *head, struct error *err);
 int submit_data(struct submit *s, const struct wire_data *head, const void *bytes, size_t n,
-	const struct load *load, struct error *err);
+	const struct load *load, uint64_t prompt_max, struct error *err);
+/* Bytes of heap that it holds. */
+uint64_t submit_heap(const struct submit *s);
 struct submit *submit_free(struct submit *s);
 
 /* The request, with ids; 0 or -errno with *err. */

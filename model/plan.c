@@ -33,8 +33,8 @@
 #define RESERVE_PER_THREAD ((uint64_t)128 << 10) /* stack and its page tables */
 #define RESERVE_SHARE 256u /* of the limit: page tables at 8 bytes per 4 KiB */
 
-/* A client's two rings of 256 KiB with their headers. */
-#define SEGMENTS_PER_CLIENT ((uint64_t)528 << 10)
+/* A client's two rings of 64 KiB with their headers. */
+#define SEGMENTS_PER_CLIENT ((uint64_t)136 << 10)
 
 /* Share of what is left beside the least slots that goes to more context. */
 #define KV_SHARE 8u

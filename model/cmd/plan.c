@@ -27,7 +27,7 @@ static const char text[] =
 	"group's)\n"
 	"  --context N        positions of keys and values in all (default: what fits sensibly)\n"
 	"  --threads N        threads of the engine (default: one for each CPU)\n"
-	"  --clients N        clients whose segments are counted (default: 16)\n"
+	"  --clients N        clients whose segments are counted (default: 64)\n"
 	"  --json             one JSON object\n"
 	"  --help             show this and exit\n\n"
 	"Exit status: 0 success, 1 failure (a limit that is too small, too), 2 wrong usage.\n";

@@ -4,8 +4,7 @@
 
 #include <stdio.h>
 
-/* The build has a config.h too. */
-#include "../../daemon/config.h"
+#include "configuration.h"
 
 int main(void)
 {

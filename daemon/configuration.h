@@ -73,6 +73,9 @@ int config_read(struct config *c, const char *path, struct error *err);
 int config_parse(
 	struct config *c, const char *text, size_t size, const char *path, struct error *err);
 
+/* What an option of the table takes, in words; returns text. */
+const char *config_takes(const char *name, char *text, size_t size);
+
 /* Sets one option from text (command line).  *err names what is allowed. */
 int config_set(struct config *c, const char *name, const char *value, struct error *err);
 
