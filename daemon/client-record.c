@@ -88,7 +88,7 @@ static void client_session_open(struct client *c, uint64_t id, const struct wire
 		return;
 	}
 	if (!session) {
-		r = manager_session_new(c->manager, c->peer.uid, &session);
+		r = manager_session_new(c->manager, c->peer.uid, true, &session);
 		if (r < 0) {
 			client_error(c, id, r,
 				r == -EDQUOT ? "this user has as many sessions as limits.sessions "
@@ -220,6 +220,16 @@ static int client_user_requests(const struct client *c)
 	return n;
 }
 
+/* Whose connections have gone; the engine gives them back within a tile. */
+static uint64_t client_user_orphans(const struct client *c)
+{
+	uint64_t n = 0;
+
+	list_for_each(it, &c->manager->orphans) n +=
+		list_entry(it, struct request, link)->uid == c->peer.uid;
+	return n;
+}
+
 static int client_submit_session(
 	struct client *c, struct submit *s, struct request *r, struct error *err)
 {
@@ -231,12 +241,8 @@ static int client_submit_session(
 		r->session = manager_session_find(m, c->peer.uid, s->head.session);
 		return r->session ? 0 : error_set(err, -ENOENT, "there is no such session");
 	}
-	k = manager_session_new(m, c->peer.uid, &r->session);
-	if (k < 0)
-		return error_set(err, k, "no room for another session of this user");
-	/* Nobody knows its id: it goes with the request. */
-	r->session->forget = true;
-	return 0;
+	k = manager_session_new(m, c->peer.uid, false, &r->session);
+	return k < 0 ? error_set(err, k, "no room for another session") : 0;
 }
 
 static void client_submit_end(struct client *c, uint64_t id)
@@ -253,6 +259,7 @@ static void client_submit_end(struct client *c, uint64_t id)
 	if (m->state != MANAGER_READY)
 		k = error_set(&err, -ESHUTDOWN, "moed is stopping");
 	else if ((uint64_t)client_user_requests(c) >= m->config.limit_requests ||
+		 client_user_orphans(c) >= m->config.limit_requests ||
 		 m->n_requests >= LIMIT_REQUESTS)
 		k = error_set(
 			&err, -EDQUOT, "as many requests as limits.requests allows are under way");

@@ -81,8 +81,9 @@ void manager_poke(struct manager *m, struct request *r);
 /* The client has gone, or has read all of the outcome. */
 void manager_release(struct manager *m, struct request *r);
 
-/* -EDQUOT where the user has as many as it may, and all are in use. */
-int manager_session_new(struct manager *m, uid_t uid, struct session **ret);
+/* named: it is found by its id later; else it goes with its request.  -EDQUOT where the user has as
+ * many as it may, and all are in use. */
+int manager_session_new(struct manager *m, uid_t uid, bool named, struct session **ret);
 /* NULL unless id and uid both match. */
 struct session *manager_session_find(struct manager *m, uid_t uid, const uint8_t *id);
 /* Goes to the engine to be forgotten, once nobody needs it. */

@@ -52,21 +52,24 @@ static struct session *manager_session_oldest(struct manager *m, bool all, uid_t
 	return oldest;
 }
 
-int manager_session_new(struct manager *m, uid_t uid, struct session **ret)
+int manager_session_new(struct manager *m, uid_t uid, bool named, struct session **ret)
 {
-	uint32_t own = 0, n = 0;
+	uint32_t own = 0, remembered = 0, n = 0;
 	struct session *s;
 
 	list_for_each(it, &m->sessions)
 	{
 		s = list_entry(it, struct session, link);
-		/* Those that are on their way out do not count, but for the limit of all. */
-		own += s->uid == uid && !s->forgetting;
+		/* Those without a name go with their request, which has its own limit. */
+		own += s->uid == uid && !s->forget;
+		remembered += !s->forget;
 		++n;
 	}
-	if (own >= m->config.limit_sessions || n >= LIMIT_SESSIONS) {
+	if (n >= 2 * LIMIT_SESSIONS)
+		return -EDQUOT;
+	if (named && (own >= m->config.limit_sessions || remembered >= LIMIT_SESSIONS)) {
 		s = manager_session_oldest(m, own < m->config.limit_sessions, uid);
-		if (!s || n >= 2 * LIMIT_SESSIONS)
+		if (!s)
 			return -EDQUOT;
 		manager_session_forget(m, s);
 	}
@@ -78,6 +81,7 @@ int manager_session_new(struct manager *m, uid_t uid, struct session **ret)
 		return -errno;
 	}
 	s->uid = uid;
+	s->forget = !named;
 	s->used_ns = clock_now();
 	list_init(&s->idle);
 	list_append(&m->sessions, &s->link);

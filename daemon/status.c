@@ -126,7 +126,9 @@ static void status_engine(FILE *f, struct manager *m)
 	(void)fprintf(f,
 		", \"queue\": {\"waiting\": %u, \"active\": %u}, \"tokens\": {\"prompt\": %" PRIu64
 		", \"reused\": %" PRIu64 ", \"generated\": %" PRIu64 "}",
-		s.queued, s.active, s.prompt_tokens, s.reused_tokens, s.generated_tokens);
+		/* Those that the engine has not seen yet wait too. */
+		m->n_requests - num_min(m->n_requests, s.active), s.active, s.prompt_tokens,
+		s.reused_tokens, s.generated_tokens);
 	(void)fprintf(f,
 		", \"engine\": {\"compute_s\": %.6f, \"steps_live\": %" PRIu64
 		", \"steps_bulk\": %" PRIu64 ", \"rows_live\": %" PRIu64 ", \"rows_bulk\": %" PRIu64
