@@ -159,9 +159,9 @@ def test_indices(path):
                 c.put(p.PING, 6, struct.pack("<QII", 0, 0, 0))
         except Gone:
             pass
-        del c.take
-        c.tail = c.other.load("head")
-        expect_gone(c, f"tail {tail}")
+        # Nothing is taken, which would mend the tail before a slow daemon looks at it.
+        closed(c.sock)
+        c.close()
 
 
 def test_records(path):
