@@ -447,7 +447,8 @@ static void prepare(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
-	struct manager fresh = {.reread = reread};
+	static const struct state totals = {.folder = -1};
+	struct manager fresh = {.reread = reread, .folder = &totals};
 	int listener;
 
 	prepare();
@@ -467,6 +468,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 	(void)manager_run(&manager);
 	for (size_t i = 0; i < CLIENTS; i++)
 		hostile_close(&in.clients[i]);
+	engine.stopped = true; /* so that no totals are kept */
 	manager_deinit(&manager);
 	if (engine.n_running || engine.first != engine.last)
 		abort(); /* something was lost on the way */
