@@ -17,6 +17,11 @@ struct bench_client {
 	bool first; /* the first token is still to come */
 };
 
+/* The daemon's totals: what requests are told covers all that ran beside them. */
+struct bench_totals {
+	json_int_t hits, misses, bytes_read, bytes_useful;
+};
+
 struct bench {
 	const struct options *o;
 	struct bench_client *clients;
@@ -26,9 +31,23 @@ struct bench {
 	uint32_t vocabulary, *ids;
 	uint64_t random;
 	uint64_t prompt_tokens, generated, prefill_ns, decode_ns, io_wait_ns, queue_ns;
-	uint64_t hits, misses, bytes_read, bytes_useful;
+	struct bench_totals before, after;
 	uint64_t running;
 };
+
+static int bench_look(struct moe *m, struct bench_totals *ret)
+{
+	json_t *status;
+	int k = status_get(m, &status);
+
+	if (k)
+		return k;
+	k = json_unpack(status, "{s:{s:I,s:I},s:{s:I,s:I}}", "cache", "hits", &ret->hits, "misses",
+		&ret->misses, "io", "bytes_read", &ret->bytes_read, "bytes_useful",
+		&ret->bytes_useful);
+	json_decref(status);
+	return k < 0 ? complain("the daemon's status has no figures of its cache") : EXIT_OK;
+}
 
 static uint64_t random_next(struct bench *b)
 {
@@ -81,10 +100,6 @@ static int bench_event(struct bench *b, struct bench_client *c, const struct moe
 		b->decode_ns += e->decode_ns;
 		b->io_wait_ns += e->io_wait_ns;
 		b->queue_ns += e->queue_ns;
-		b->hits += e->cache_hits;
-		b->misses += e->cache_misses;
-		b->bytes_read += e->bytes_read;
-		b->bytes_useful += e->bytes_useful;
 		if (c->left)
 			return bench_submit(b, c);
 		b->running--;
@@ -125,28 +140,32 @@ static int bench_print(struct bench *b, uint64_t wall_ns)
 	/* The first token of an answer is prefill's. */
 	double decode = ratio((double)(b->generated - b->n_ttft), seconds(b->decode_ns));
 	double aggregate = ratio((double)b->generated, seconds(wall_ns));
-	double hit_rate = ratio((double)b->hits, (double)(b->hits + b->misses));
+	json_int_t hits = b->after.hits - b->before.hits;
+	json_int_t misses = b->after.misses - b->before.misses;
+	json_int_t bytes_read = b->after.bytes_read - b->before.bytes_read;
+	json_int_t bytes_useful = b->after.bytes_useful - b->before.bytes_useful;
+	double hit_rate = ratio((double)hits, (double)(hits + misses));
 	double io_share = ratio((double)b->io_wait_ns, (double)(b->prefill_ns + b->decode_ns));
 	double p50 = b->n_ttft ? percentile(b->ttft, b->n_ttft, 50) : 0;
 	double p99 = b->n_ttft ? percentile(b->ttft, b->n_ttft, 99) : 0;
 
 	if (b->o->json)
-		return json_print(json_pack(
-			"{s:f,s:f,s:f,s:{s:f,s:f},s:f,s:I,s:I,s:f,s:I,s:I,s:I,s:I,s:f}",
-			"prefill_tokens_per_s", prefill, "decode_tokens_per_s", decode,
-			"aggregate_tokens_per_s", aggregate, "ttft_ms", "p50", p50, "p99", p99,
-			"hit_rate", hit_rate, "bytes_read", (json_int_t)b->bytes_read,
-			"bytes_useful", (json_int_t)b->bytes_useful, "io_wait_share", io_share,
-			"prompt_tokens", (json_int_t)b->prompt_tokens, "generated",
-			(json_int_t)b->generated, "clients", (json_int_t)b->o->clients, "repeat",
-			(json_int_t)b->o->repeat, "wall_s", seconds(wall_ns)));
+		return json_print(
+			json_pack("{s:f,s:f,s:f,s:{s:f,s:f},s:f,s:I,s:I,s:f,s:I,s:I,s:I,s:I,s:f}",
+				"prefill_tokens_per_s", prefill, "decode_tokens_per_s", decode,
+				"aggregate_tokens_per_s", aggregate, "ttft_ms", "p50", p50, "p99",
+				p99, "hit_rate", hit_rate, "bytes_read", bytes_read, "bytes_useful",
+				bytes_useful, "io_wait_share", io_share, "prompt_tokens",
+				(json_int_t)b->prompt_tokens, "generated", (json_int_t)b->generated,
+				"clients", (json_int_t)b->o->clients, "repeat",
+				(json_int_t)b->o->repeat, "wall_s", seconds(wall_ns)));
 	(void)printf("prefill      %10.1f tokens/s\ndecode       %10.2f tokens/s of one request\n"
 		     "aggregate    %10.2f tokens/s generated, all requests\n"
 		     "first token  %10.1f ms p50, %.1f ms p99\n"
 		     "cache        %10.1f %% hits\n"
 		     "read         %10.1f MB, useful %.1f MB\nI/O wait     %10.1f %%\n",
-		prefill, decode, aggregate, p50, p99, hit_rate * 100, (double)b->bytes_read / 1e6,
-		(double)b->bytes_useful / 1e6, io_share * 100);
+		prefill, decode, aggregate, p50, p99, hit_rate * 100, (double)bytes_read / 1e6,
+		(double)bytes_useful / 1e6, io_share * 100);
 	return output_end();
 }
 
@@ -169,7 +188,7 @@ static int bench_start(struct bench *b)
 int verb_bench(const struct options *o)
 {
 	struct bench b = {.o = o, .running = o->clients, .random = 88172645463325252u};
-	uint64_t start;
+	uint64_t start, wall;
 	int k;
 
 	b.clients = calloc(o->clients, sizeof(*b.clients));
@@ -178,13 +197,18 @@ int verb_bench(const struct options *o)
 	b.ids = calloc(o->prompt_tokens, sizeof(*b.ids));
 	b.random ^= clock_now();
 	k = b.clients && b.polls && b.ttft && b.ids ? bench_start(&b) : complain("out of memory");
+	if (k == 0)
+		k = bench_look(b.clients[0].m, &b.before);
 	start = clock_now();
 	for (uint64_t i = 0; i < o->clients && k == 0; i++)
 		k = bench_submit(&b, &b.clients[i]);
 	if (k == 0)
 		k = bench_run(&b);
+	wall = clock_now() - start;
 	if (k == 0)
-		k = bench_print(&b, clock_now() - start);
+		k = bench_look(b.clients[0].m, &b.after);
+	if (k == 0)
+		k = bench_print(&b, wall);
 	for (uint64_t i = 0; b.clients && i < o->clients; i++)
 		moe_close(b.clients[i].m);
 	free(b.clients);

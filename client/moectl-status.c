@@ -66,7 +66,16 @@ static void show(const char *section, json_t *value, int depth)
 	}
 }
 
-static int status_print(const struct options *o, const struct moe_event *e)
+static int status_print(const struct options *o, json_t *value)
+{
+	if (o->json)
+		return json_print(value);
+	show("", value, 0);
+	json_decref(value);
+	return output_end();
+}
+
+static int status_parse(const struct moe_event *e, json_t **ret)
 {
 	json_error_t error;
 	json_t *value = json_loadb(e->text, e->text_length, JSON_REJECT_DUPLICATES, &error);
@@ -75,15 +84,12 @@ static int status_print(const struct options *o, const struct moe_event *e)
 		json_decref(value);
 		return complain("the daemon's status is not readable");
 	}
-	if (o->json)
-		return json_print(value);
-	show("", value, 0);
-	json_decref(value);
-	return output_end();
+	*ret = value;
+	return EXIT_OK;
 }
 
-/* Waits for the one answer. */
-static int answer(const struct options *o, struct moe *m, uint64_t request)
+/* Waits for the one answer; a status comes with *ret. */
+static int answer(struct moe *m, uint64_t request, json_t **ret)
 {
 	const struct moe_event *e;
 	int k;
@@ -95,15 +101,40 @@ static int answer(const struct options *o, struct moe *m, uint64_t request)
 		if (k == 0 || e->request != request)
 			continue;
 		if (e->type == MOE_STATUS)
-			return status_print(o, e);
+			return status_parse(e, ret);
 		if (e->type == MOE_OK)
 			return EXIT_OK;
 		return complain("%s", *e->text ? e->text : moe_strerror(e->code));
 	}
 }
 
-static int run(const struct options *o, unsigned admin)
+int status_get(struct moe *m, json_t **ret)
 {
+	uint64_t request;
+	int k = moe_status(m, &request);
+
+	return k < 0 ? complain("%s", moe_strerror(k)) : answer(m, request, ret);
+}
+
+int verb_status(const struct options *o)
+{
+	json_t *value = NULL;
+	struct moe *m;
+	int k;
+
+	k = daemon_open(o, &m, NULL);
+	if (k)
+		return k;
+	k = status_get(m, &value);
+	if (k == EXIT_OK)
+		k = status_print(o, value);
+	moe_close(m);
+	return k;
+}
+
+int verb_admin(const struct options *o, unsigned verb)
+{
+	json_t *value = NULL;
 	uint64_t request;
 	struct moe *m;
 	int k;
@@ -111,18 +142,9 @@ static int run(const struct options *o, unsigned admin)
 	k = daemon_open(o, &m, NULL);
 	if (k)
 		return k;
-	k = admin ? moe_admin(m, admin, &request) : moe_status(m, &request);
-	k = k < 0 ? complain("%s", moe_strerror(k)) : answer(o, m, request);
+	k = moe_admin(m, verb, &request);
+	k = k < 0 ? complain("%s", moe_strerror(k)) : answer(m, request, &value);
+	json_decref(value);
 	moe_close(m);
 	return k;
-}
-
-int verb_status(const struct options *o)
-{
-	return run(o, 0);
-}
-
-int verb_admin(const struct options *o, unsigned verb)
-{
-	return run(o, verb);
 }

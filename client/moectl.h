@@ -66,6 +66,9 @@ int daemon_open(const struct options *o, struct moe **ret, uint32_t *ret_vocabul
  */
 int daemon_next(struct moe *m, const struct moe_event **ret);
 
+/* The daemon's status, an object to be dropped by the caller.  0, or an exit status. */
+int status_get(struct moe *m, json_t **ret);
+
 /* From here on Ctrl-C is counted and ends nothing by itself. */
 void interrupts_catch(void);
 int interrupts(void);

@@ -44,6 +44,7 @@ struct fake {
 	atomic_bool stopping;
 	pthread_t thread;
 	struct conn conns[CONNS];
+	unsigned answers; /* given so far */
 };
 
 static struct {
@@ -176,6 +177,7 @@ static bool put_done(struct fake *f, struct conn *c, struct submit *s, uint32_t 
 	uint64_t number = s->number;
 
 	submit_clear(s);
+	f->answers++;
 	return put(f, c, WIRE_DONE, number, &done, sizeof done, NULL, 0);
 }
 
@@ -258,10 +260,17 @@ static bool on_session(struct fake *f, struct conn *c, const struct wire_record 
 
 static bool on_status(struct fake *f, struct conn *c, uint64_t number)
 {
-	static const char text[] = "{\"version\":\"fake\",\"budget\":{\"limit\":4096},\"x\":[1,2],"
-				   "\"name\":\"a\\u001bb\",\"ok\":true,\"rate\":0.5}";
-	struct wire_status_piece piece = {.of = sizeof text - 1};
+	struct wire_status_piece piece = {0};
+	char text[512];
+	int n = snprintf(text, sizeof text,
+		"{\"version\":\"fake\",\"budget\":{\"limit\":4096},\"x\":[1,2],"
+		"\"name\":\"a\\u001bb\",\"ok\":true,\"rate\":0.5,"
+		"\"cache\":{\"hits\":%u,\"misses\":%u},"
+		"\"io\":{\"bytes_read\":%u,\"bytes_useful\":%u}}",
+		10 * f->answers, 5 * f->answers, 4096 * f->answers, 4000 * f->answers);
 
+	assert(n > 0 && (size_t)n < sizeof text);
+	piece.of = (uint32_t)n;
 	for (; piece.offset < piece.of; piece.offset += 7)
 		if (!put(f, c, WIRE_STATUS_PIECE, number, &piece, sizeof piece, text + piece.offset,
 			    num_min(7u, piece.of - piece.offset)))
