@@ -26,7 +26,7 @@ parser.add_argument("program")
 parser.add_argument("sources", nargs="*", metavar="SOURCE")
 parser.add_argument("--seed", type=int, default=1)
 parser.add_argument("--count", type=int, default=2000)
-ARGS = parser.parse_args()
+ARGS = parser.parse_intermixed_args()
 sys.path.insert(0, ARGS.folder)
 import vocab_gguf as vg  # noqa: E402
 
