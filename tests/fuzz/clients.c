@@ -192,6 +192,32 @@ void engine_thread_stats(struct engine_thread *t, struct engine_stats *ret,
 	*ret_kv_free = *ret_kv_all = 0;
 }
 
+/* ---- no pressure ---------------------------------------------------------------------------- */
+
+void pressure_init(struct pressure *p, const char *root)
+{
+	*p = (struct pressure){.fd = -1};
+}
+
+void pressure_deinit(struct pressure *p)
+{
+}
+
+int pressure_timeout_ms(const struct pressure *p, bool given)
+{
+	return -1;
+}
+
+bool pressure_is_due(const struct pressure *p, uint64_t now_ns)
+{
+	return false;
+}
+
+enum pressure_advice pressure_look(struct pressure *p, bool given, uint64_t now_ns)
+{
+	return 0;
+}
+
 /* ---- the clients --------------------------------------------------------------------------- */
 
 static uint64_t take(size_t size)
