@@ -75,13 +75,18 @@ static void finish(size_t i, enum request_finish how)
 static void emit(struct request *r, uint8_t n)
 {
 	struct request_event e = {.id = n, .flags = REQUEST_EVENT_TOKEN | (n & 2)};
+	struct request_event row = {.id = n, .flags = REQUEST_EVENT_LOGITS};
 	static const char text[256] = "text";
 
 	if (r->flags & REQUEST_LOGITS) {
 		if (atomic_load(&r->logits_full))
 			return;
-		e.flags |= REQUEST_EVENT_LOGITS;
+		if (request_out_room(r) < 2 * request_event_size(n)) {
+			atomic_store(&r->starved, true);
+			return;
+		}
 		atomic_store(&r->logits_full, true);
+		request_out_push(r, &row, "", 0);
 	}
 	if (request_out_room(r) < request_event_size(n)) {
 		atomic_store(&r->starved, true);
