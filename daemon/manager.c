@@ -24,6 +24,8 @@
 #define MANAGER_HEAP_SHARE 4u
 #define MANAGER_HEAP_LEAST (2u << 20)
 /* After a ping that says that another follows. */
+/* One line about failed requests in so much time; the status counts all. */
+#define MANAGER_FAILED_EVERY (10 * CLOCK_NS_PER_S)
 #define MANAGER_SPIN_ROUNDS 64u
 #define MANAGER_SPIN (100 * CLOCK_NS_PER_US)
 /* While the engine works without moving for so long, the watchdog is not fed. */
@@ -195,9 +197,24 @@ static void manager_pump(struct client *c)
 	client_pump(c);
 }
 
+/* The administrator learns of disks and models that fail, not of prompts that are too long. */
+static void manager_log_failed(struct manager *m, const struct request *r)
+{
+	uint64_t now = clock_now();
+
+	if (r->finish != REQUEST_FAILED || r->error.code == -ENOSPC)
+		return;
+	if (m->failed_ns && now - m->failed_ns < MANAGER_FAILED_EVERY)
+		return;
+	m->failed_ns = now;
+	log_error("a request failed: %s", error_text(&r->error, r->error.code));
+}
+
 static void manager_done(struct manager *m, struct request *r)
 {
 	struct session *session = r->session;
+
+	manager_log_failed(m, r);
 
 	r->done = true;
 	--m->n_requests;

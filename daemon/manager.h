@@ -52,6 +52,7 @@ struct manager {
 	struct pressure pressure;
 	uint64_t given; /* bytes of slots that the engine has given back */
 	struct status_latencies ttft, token;
+	uint64_t failed_ns;	/* when a failed request was last logged */
 	uint64_t complaints_ns; /* since when complaints about clients are counted */
 	unsigned n_complaints;
 	uint64_t n_connects, n_refused, n_finished, n_failed;
