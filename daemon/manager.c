@@ -23,9 +23,9 @@
 /* Of the plan's reserve, for what clients make the loop keep. */
 #define MANAGER_HEAP_SHARE 4u
 #define MANAGER_HEAP_LEAST (2u << 20)
-/* After a ping that says that another follows. */
 /* One line about failed requests in so much time; the status counts all. */
 #define MANAGER_FAILED_EVERY (10 * CLOCK_NS_PER_S)
+/* After a ping that says that another follows. */
 #define MANAGER_SPIN_ROUNDS 64u
 #define MANAGER_SPIN (100 * CLOCK_NS_PER_US)
 /* While the engine works without moving for so long, the watchdog is not fed. */
