@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -54,7 +53,6 @@ struct team {
 	team_fn fn; /* read only inside */
 	void *arg;
 	unsigned n;
-	bool pin;
 	struct worker workers[LIMIT_THREADS];
 };
 
@@ -75,23 +73,6 @@ static void futex_wait(atomic_uint *word, unsigned expected, unsigned whom)
 static void futex_wake(atomic_uint *word, unsigned whom)
 {
 	(void)syscall(SYS_futex, word, FUTEX_WAKE_BITSET_PRIVATE, INT32_MAX, NULL, NULL, whom);
-}
-
-static void pin_to(unsigned index)
-{
-	cpu_set_t allowed, one;
-	unsigned seen = 0;
-
-	if (sched_getaffinity(0, sizeof allowed, &allowed) < 0)
-		return;
-	index %= (unsigned)CPU_COUNT(&allowed);
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, &allowed) && seen++ == index) {
-			CPU_ZERO(&one);
-			CPU_SET(cpu, &one);
-			(void)sched_setaffinity(0, sizeof one, &one);
-			return;
-		}
 }
 
 /* Into the next job, whose number is stored; false when the team ends. */
@@ -135,8 +116,6 @@ static void *worker_main(void *arg)
 	struct team *t = w->team;
 	unsigned number = 0;
 
-	if (t->pin)
-		pin_to(w->index);
 	while (enter(t, &number)) {
 		t->fn(t->arg, w->index, t->n);
 		leave(t);
@@ -173,7 +152,7 @@ static int start(struct worker *w)
 	return -r;
 }
 
-int team_new(struct team **ret, unsigned n_threads, bool pin)
+int team_new(struct team **ret, unsigned n_threads)
 {
 	struct team *t;
 
@@ -182,7 +161,7 @@ int team_new(struct team **ret, unsigned n_threads, bool pin)
 	t = aligned_alloc(128, sizeof *t);
 	if (!t)
 		return -ENOMEM;
-	*t = (struct team){.n = 1, .pin = pin};
+	*t = (struct team){.n = 1};
 	for (unsigned i = 1; i < n_threads; i++) {
 		struct worker *w = &t->workers[i];
 		int r;
@@ -195,8 +174,6 @@ int team_new(struct team **ret, unsigned n_threads, bool pin)
 		}
 		t->n = i + 1;
 	}
-	if (pin)
-		pin_to(0);
 	*ret = t;
 	return 0;
 }

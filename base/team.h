@@ -20,8 +20,8 @@ struct team;
  */
 typedef void (*team_fn)(void *arg, unsigned worker, unsigned workers);
 
-/* n_threads: 1 to LIMIT_THREADS; `pin` binds worker i to the i-th allowed CPU.  0 or -errno. */
-int team_new(struct team **ret, unsigned n_threads, bool pin);
+/* n_threads: 1 to LIMIT_THREADS.  0 or -errno. */
+int team_new(struct team **ret, unsigned n_threads);
 
 /* Ends and joins the threads.  NULL is fine; returns NULL. */
 struct team *team_free(struct team *t);

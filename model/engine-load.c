@@ -320,7 +320,7 @@ int engine_load(struct engine *e, const struct engine_config *config, struct err
 	if (r < 0)
 		return r;
 	e->file_open = true;
-	r = team_new(&e->team, config->threads, config->pin);
+	r = team_new(&e->team, config->threads);
 	if (r < 0)
 		return error_errno(err, r, "cannot start %u threads", config->threads);
 	r = open_io(e, config, err);

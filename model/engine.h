@@ -51,7 +51,6 @@ struct engine_config {
 	const struct desc *desc;   /* must outlive the engine */
 	const struct plan *plan;   /* copied */
 	uint32_t threads;
-	bool pin;
 	bool must_lock; /* failing to lock memory is an error; else it is in the status */
 	enum engine_io io;
 	engine_progress_fn progress; /* may be NULL */

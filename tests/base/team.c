@@ -66,7 +66,7 @@ static void test_sizes(void **state)
 		struct job *j = calloc(1, sizeof *j);
 		struct team *t;
 
-		assert_int_equal(team_new(&t, sizes[s], s % 2 == 1), 0);
+		assert_int_equal(team_new(&t, sizes[s]), 0);
 		assert_int_equal(team_size(t), sizes[s]);
 		for (unsigned n = 1; n <= 100; n++) {
 			team_run(t, meet, j);
@@ -95,13 +95,13 @@ static void test_ends(void **state)
 {
 	struct team *t = NULL;
 
-	assert_int_equal(team_new(&t, 0, false), -EINVAL);
-	assert_int_equal(team_new(&t, LIMIT_THREADS + 1, false), -EINVAL);
+	assert_int_equal(team_new(&t, 0), -EINVAL);
+	assert_int_equal(team_new(&t, LIMIT_THREADS + 1), -EINVAL);
 	assert_null(t);
 	assert_null(team_free(NULL));
 	/* Ended before, while and after its threads start. */
 	for (unsigned i = 0; i < 50; i++) {
-		assert_int_equal(team_new(&t, 5, false), 0);
+		assert_int_equal(team_new(&t, 5), 0);
 		if (i % 2)
 			usleep(i * 10);
 		team_free(t);
@@ -113,7 +113,7 @@ static void test_late(void **state)
 	struct job *j = calloc(1, sizeof *j);
 	struct team *t;
 
-	assert_int_equal(team_new(&t, 9, false), 0);
+	assert_int_equal(team_new(&t, 9), 0);
 	for (unsigned n = 1; n <= 5000; n++) {
 		atomic_store(&j->total, 0);
 		atomic_store(&j->under_way, true);

@@ -55,7 +55,7 @@ int sweep_measure(const char *base, size_t size, unsigned threads, double *ret)
 	static struct sweep s;
 	cleanup_(team_freep) struct team *team = NULL;
 	double best = 0;
-	int r = team_new(&team, threads, true);
+	int r = team_new(&team, threads);
 
 	if (r < 0)
 		return r;
