@@ -310,11 +310,12 @@ static void hostile_submit(struct hostile *h)
 	struct wire_submit submit = {.mode = 1 + (uint32_t)take(1) % 3, .top_p = 1};
 	uint64_t number = take(1), at = take(1), value = take(1);
 	size_t n = take(1);
+	const uint8_t *bytes = take_bytes(&n);
 
 	submit.flags = (uint32_t)value % 16;
 	if (at < sizeof(submit))
 		((uint8_t *)&submit)[at] = (uint8_t)value;
-	memcpy(data.text, take_bytes(&n), n);
+	memcpy(data.text, bytes, n);
 	put(h, WIRE_SUBMIT, number, &submit, sizeof(submit));
 	put(h, WIRE_DATA, number, &data, sizeof(data.head) + n);
 	if (!(at & 0x80))
