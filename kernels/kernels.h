@@ -95,6 +95,24 @@ struct kernels_product {
 };
 
 /*
+ * Packed weights: tiles of 16 rows, in which a vector register's lane is a row, so that products
+ * read one stream and add nothing across lanes.  A tile takes the bytes of its 16 native rows, and
+ * holds their blocks column by column.  Where a block is a whole number of 32-bit words (Q4_1,
+ * Q5_1, Q4_K, Q5_K), a column is word 0 of each of the 16 rows, then word 1 of each, and so on. The
+ * others have a half float, d, beside whole words: their columns come in pairs, 16 words of which
+ * the low half is d of the first block and the high half d of the second, then the other words of
+ * the first block, word by word, then those of the second; a last column without a partner has 16
+ * half floats, then its words.  Types of floats are not packed.
+ */
+#define KERNELS_PACK_ROWS 16u
+
+/* True for types that can be packed. */
+bool kernels_can_pack(uint32_t type);
+
+/* Native bytes of row `row` (below 16) of a packed tile of rows of n elements. */
+void kernels_packed_row(uint32_t type, const void *tile, unsigned row, size_t n, void *out);
+
+/*
  * One block of up to 64 positions of one key-value head, against n_q queries that use that head.
  * Keys and values are [64][head] of f16 (kv_f32: of f32).  For query i the first keys[i] keys
  * (1 to 64) of the block take part.  state[i] holds the running maximum, sum and weighted values;
@@ -136,6 +154,19 @@ struct kernels {
 
 	/* By type; NULL where kernels_format().product is false. */
 	void (*product[KERNELS_TYPE_MAX])(const struct kernels_product *p);
+
+	/*
+	 * The same with packed weights: rows is a multiple of KERNELS_PACK_ROWS, and w_stride is
+	 * that of native rows, so a tile is KERNELS_PACK_ROWS * w_stride bytes.  NULL where the
+	 * tier has only native products.
+	 */
+	void (*product_packed[KERNELS_TYPE_MAX])(const struct kernels_product *p);
+
+	/*
+	 * Packs KERNELS_PACK_ROWS consecutive native rows of n elements in place.  scratch has
+	 * room for their bytes.  For types that kernels_can_pack().
+	 */
+	void (*pack)(uint32_t type, void *w, size_t n, void *scratch);
 
 	/* Value of n elements (a multiple of the block) of a weight row, rounded once. */
 	void (*dequantize)(uint32_t type, const void *w, float *out, size_t n);

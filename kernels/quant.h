@@ -65,6 +65,8 @@ struct quant_q6_k {
 	uint8_t d[2];
 };
 
+#define QUANT_BYTES_MAX sizeof(struct quant_q6_k) /* of a block */
+
 _Static_assert(sizeof(struct quant_q4_0) == 18, "format");
 _Static_assert(sizeof(struct quant_q4_1) == 20, "format");
 _Static_assert(sizeof(struct quant_q5_0) == 22, "format");

@@ -6,6 +6,7 @@
  */
 
 #include <math.h>
+#include "pack.h"
 #include "quant.h"
 #include "ref.h"
 #include "unpack.h"
@@ -21,6 +22,17 @@ float ref_tree(float s[16])
 static const void *product_row(const struct kernels_product *p, size_t r)
 {
 	return (const uint8_t *)p->w + r * p->w_stride;
+}
+
+/* Block b of row r: where it lies, or gathered from its tile into `room`. */
+static const void *product_block(const struct kernels_product *p, const struct pack_shape *packed,
+	size_t blocks, size_t r, size_t b, size_t bytes, uint8_t room[QUANT_BYTES_MAX])
+{
+	if (!packed)
+		return (const uint8_t *)product_row(p, r) + b * bytes;
+	pack_block(packed, product_row(p, r - r % KERNELS_PACK_ROWS), blocks,
+		(unsigned)(r % KERNELS_PACK_ROWS), b, room);
+	return room;
 }
 
 static const void *product_column(const struct kernels_product *p, size_t c)
@@ -75,16 +87,17 @@ void ref_product_bf16(const struct kernels_product *p)
 	product_float(p, value_bf16);
 }
 
-static void product_small(const struct kernels_product *p, size_t bytes, bool minimum,
-	void (*unpack)(const void *, struct unpack_small *))
+static void product_small(const struct kernels_product *p, const struct pack_shape *packed,
+	size_t bytes, bool minimum, void (*unpack)(const void *, struct unpack_small *))
 {
+	uint8_t room[QUANT_BYTES_MAX];
 	struct unpack_small w;
 
 	for (size_t r = 0; r < p->rows; r++) {
 		for (size_t c = 0; c < p->cols; c++)
 			p->out[c * p->out_stride + r] = 0;
 		for (size_t b = 0; b < p->n / 32; b++) {
-			unpack((const uint8_t *)product_row(p, r) + b * bytes, &w);
+			unpack(product_block(p, packed, p->n / 32, r, b, bytes, room), &w);
 			for (size_t c = 0; c < p->cols; c++) {
 				const struct kernels_q32 *x = product_column(p, c);
 				float *acc = &p->out[c * p->out_stride + r];
@@ -101,41 +114,17 @@ static void product_small(const struct kernels_product *p, size_t bytes, bool mi
 	}
 }
 
-void ref_product_q4_0(const struct kernels_product *p)
+static void product_large(const struct kernels_product *p, const struct pack_shape *packed,
+	size_t bytes, bool minimum, void (*unpack)(const void *, struct unpack_large *))
 {
-	product_small(p, sizeof(struct quant_q4_0), false, unpack_q4_0);
-}
-
-void ref_product_q4_1(const struct kernels_product *p)
-{
-	product_small(p, sizeof(struct quant_q4_1), true, unpack_q4_1);
-}
-
-void ref_product_q5_0(const struct kernels_product *p)
-{
-	product_small(p, sizeof(struct quant_q5_0), false, unpack_q5_0);
-}
-
-void ref_product_q5_1(const struct kernels_product *p)
-{
-	product_small(p, sizeof(struct quant_q5_1), true, unpack_q5_1);
-}
-
-void ref_product_q8_0(const struct kernels_product *p)
-{
-	product_small(p, sizeof(struct quant_q8_0), false, unpack_q8_0);
-}
-
-static void product_large(const struct kernels_product *p, size_t bytes, bool minimum,
-	void (*unpack)(const void *, struct unpack_large *))
-{
+	uint8_t room[QUANT_BYTES_MAX];
 	struct unpack_large w;
 
 	for (size_t r = 0; r < p->rows; r++) {
 		for (size_t c = 0; c < p->cols; c++)
 			p->out[c * p->out_stride + r] = 0;
 		for (size_t b = 0; b < p->n / 256; b++) {
-			unpack((const uint8_t *)product_row(p, r) + b * bytes, &w);
+			unpack(product_block(p, packed, p->n / 256, r, b, bytes, room), &w);
 			for (size_t c = 0; c < p->cols; c++) {
 				const struct kernels_q256 *x = product_column(p, c);
 				float *acc = &p->out[c * p->out_stride + r];
@@ -158,17 +147,44 @@ static void product_large(const struct kernels_product *p, size_t bytes, bool mi
 	}
 }
 
-void ref_product_q4_k(const struct kernels_product *p)
+static void product_any(const struct kernels_product *p, const struct pack_shape *packed)
 {
-	product_large(p, sizeof(struct quant_q4_k), true, unpack_q4_k);
+	switch (p->type) {
+	case KERNELS_Q4_0:
+		product_small(p, packed, sizeof(struct quant_q4_0), false, unpack_q4_0);
+		return;
+	case KERNELS_Q4_1:
+		product_small(p, packed, sizeof(struct quant_q4_1), true, unpack_q4_1);
+		return;
+	case KERNELS_Q5_0:
+		product_small(p, packed, sizeof(struct quant_q5_0), false, unpack_q5_0);
+		return;
+	case KERNELS_Q5_1:
+		product_small(p, packed, sizeof(struct quant_q5_1), true, unpack_q5_1);
+		return;
+	case KERNELS_Q8_0:
+		product_small(p, packed, sizeof(struct quant_q8_0), false, unpack_q8_0);
+		return;
+	case KERNELS_Q4_K:
+		product_large(p, packed, sizeof(struct quant_q4_k), true, unpack_q4_k);
+		return;
+	case KERNELS_Q5_K:
+		product_large(p, packed, sizeof(struct quant_q5_k), true, unpack_q5_k);
+		return;
+	case KERNELS_Q6_K:
+		product_large(p, packed, sizeof(struct quant_q6_k), false, unpack_q6_k);
+		return;
+	default: /* no other type is in the tables */
+		return;
+	}
 }
 
-void ref_product_q5_k(const struct kernels_product *p)
+void ref_product_quant(const struct kernels_product *p)
 {
-	product_large(p, sizeof(struct quant_q5_k), true, unpack_q5_k);
+	product_any(p, NULL);
 }
 
-void ref_product_q6_k(const struct kernels_product *p)
+void ref_product_packed(const struct kernels_product *p)
 {
-	product_large(p, sizeof(struct quant_q6_k), false, unpack_q6_k);
+	product_any(p, pack_shape(p->type));
 }

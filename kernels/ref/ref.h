@@ -14,14 +14,12 @@ void ref_dequantize(uint32_t type, const void *w, float *out, size_t n);
 void ref_product_f32(const struct kernels_product *p);
 void ref_product_f16(const struct kernels_product *p);
 void ref_product_bf16(const struct kernels_product *p);
-void ref_product_q4_0(const struct kernels_product *p);
-void ref_product_q4_1(const struct kernels_product *p);
-void ref_product_q5_0(const struct kernels_product *p);
-void ref_product_q5_1(const struct kernels_product *p);
-void ref_product_q8_0(const struct kernels_product *p);
-void ref_product_q4_k(const struct kernels_product *p);
-void ref_product_q5_k(const struct kernels_product *p);
-void ref_product_q6_k(const struct kernels_product *p);
+/* Quantised weights of any type that has a product; dispatches on p->type. */
+void ref_product_quant(const struct kernels_product *p);
+
+/* Packed weights of any type that can be packed; dispatches on p->type. */
+void ref_product_packed(const struct kernels_product *p);
+void ref_pack(uint32_t type, void *w, size_t n, void *scratch);
 
 /* The tree 8-4-2-1 of rule 2; destroys s. */
 float ref_tree(float s[16]);
