@@ -135,8 +135,10 @@ static void engine_thread_serve(struct engine_thread *t, struct engine *engine, 
 		engine_thread_kv(t, engine);
 		if (result == SCHED_RUN_WAITING)
 			(void)engine_wait(engine, ENGINE_THREAD_WAIT);
-		else if (result == SCHED_RUN_IDLE)
+		else if (result == SCHED_RUN_IDLE) {
 			engine_thread_sleep(t, s);
+			engine_rested(engine);
+		}
 	}
 }
 

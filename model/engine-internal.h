@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine-time.h"
 #include "engine.h"
 #include "file.h"
 #include "io.h"
@@ -115,6 +116,7 @@ struct engine {
 	float *frequencies;
 	uint32_t top_k; /* at least 1 */
 	struct engine_counters counters;
+	struct engine_clock clock;
 };
 
 /* engine.c: the counters that other threads see. */
@@ -131,8 +133,8 @@ void step_row_fail(struct engine *e, struct context *c, uint32_t row, int code, 
 /* Ends the step without a callback: as if it had not begun. */
 void step_abandon(struct engine *e, struct context *c);
 /*
- * Rows that a tile takes so that it ends within about 20 ms, given the multiplications of a row with
- * quantised weights and in floats; at most SCRATCH_TILE.
+ * Rows that a tile takes so that it ends within about 20 ms, given the multiplications of a row
+ * with quantised weights and in floats; at most SCRATCH_TILE.
  */
 uint32_t step_fitting(const struct engine *e, uint64_t quantised, uint64_t floats);
 /* Fills e->tile.rows with up to `max` rows from c->row on; moves c->row. */

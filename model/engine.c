@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "clock.h"
 #include "num.h"
 
 static void set(_Atomic uint64_t *to, uint64_t value)
@@ -60,6 +59,7 @@ int engine_start(struct engine **ret, const struct engine_config *config, struct
 		return r;
 	}
 	engine_publish(e);
+	engine_clock_start(&e->clock);
 	*ret = e;
 	return 0;
 }
@@ -198,12 +198,12 @@ int engine_advance(struct engine *e, enum engine_context context)
 
 	if (!c->active)
 		return ENGINE_IDLE;
-	start = clock_now();
+	start = engine_mark(e, c, ENGINE_TIME_SCHEDULE);
 	r = step_advance(e, c);
 	if (r < 0)
 		step_abandon(e, c);
 	if (r != ENGINE_WAITING) {
-		count(&e->counters.compute_ns, clock_now() - start);
+		count(&e->counters.compute_ns, e->clock.last - start);
 		count(&e->counters.tiles, 1);
 	}
 	engine_publish(e);
@@ -212,13 +212,14 @@ int engine_advance(struct engine *e, enum engine_context context)
 
 int engine_wait(struct engine *e, uint64_t timeout_ns)
 {
-	uint64_t start = clock_now();
+	uint64_t start;
 	int r;
 
 	if (!e->store || store_in_flight(e->store) == 0)
 		return 0;
+	start = engine_mark_any(e, ENGINE_TIME_SCHEDULE);
 	r = store_reap(e->store, timeout_ns);
-	count(&e->counters.wait_ns, clock_now() - start);
+	count(&e->counters.wait_ns, engine_mark_any(e, ENGINE_TIME_WAIT) - start);
 	engine_publish(e);
 	return r < 0 ? r : 0;
 }
@@ -244,7 +245,9 @@ void engine_drop(struct engine *e, struct engine_seq *s)
 void engine_stats(const struct engine *e, struct engine_stats *ret)
 {
 	const struct engine_counters *c = &e->counters;
+	struct engine_times times;
 
+	engine_clock_read(&e->clock, &times);
 	*ret = (struct engine_stats){
 		.hits = get(&c->hits),
 		.misses = get(&c->misses),
@@ -264,6 +267,7 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 		.slots_used = get(&c->slots_used),
 		.locked_bytes = get(&c->locked),
 		.arena_bytes = mem_arena_size(e->arena),
+		.times = times,
 		.given_bytes = get(&c->given),
 		.direct = e->file.direct,
 		.io = e->io->ops->name,

@@ -139,6 +139,46 @@ void engine_drop(struct engine *e, struct engine_seq *s);
 int64_t engine_give_back(struct engine *e);
 int64_t engine_take_again(struct engine *e);
 
+/* What the engine thread does, from mark to mark; the team's work counts as its own. */
+enum engine_time {
+	ENGINE_TIME_SCHEDULE, /* between two tiles: whatever the caller does */
+	ENGINE_TIME_EMBED,
+	ENGINE_TIME_HEAD,
+	ENGINE_TIME_SAMPLE, /* in on_logits */
+	ENGINE_TIME_NORM,
+	ENGINE_TIME_QKV,
+	ENGINE_TIME_ROPE, /* norms of heads, rotation, storing keys and values */
+	ENGINE_TIME_ATTENTION,
+	ENGINE_TIME_OUTPUT, /* the attention's product into the residual */
+	ENGINE_TIME_ROUTER,
+	ENGINE_TIME_CACHE, /* looking for experts, asking for reads */
+	ENGINE_TIME_WAIT,  /* for reads */
+	ENGINE_TIME_GATE_UP,
+	ENGINE_TIME_DOWN,
+	ENGINE_TIME_SUM,
+	ENGINE_TIMES,
+	ENGINE_TIME_IN_LAYER = ENGINE_TIME_NORM, /* from here on */
+};
+
+enum engine_layer {
+	ENGINE_LAYER_NONE, /* outside of the layers */
+	ENGINE_LAYER_MOE,
+	ENGINE_LAYER_DENSE,
+	ENGINE_LAYERS,
+};
+
+const char *engine_time_name(enum engine_time t);
+const char *engine_layer_name(enum engine_layer y);
+
+/* Together: the time since the start. */
+struct engine_times {
+	uint64_t ns[ENGINE_CONTEXTS][ENGINE_LAYERS][ENGINE_TIMES];
+	uint64_t idle_ns;
+};
+
+/* The caller slept for want of work: the time since the last call is idle. */
+void engine_rested(struct engine *e);
+
 struct engine_stats {
 	uint64_t hits, misses;          /* of wanted experts */
 	uint64_t evictions;             /* experts that gave way to others */
@@ -150,6 +190,7 @@ struct engine_stats {
 	uint64_t tiles;                 /* heartbeat */
 	uint64_t slots, slots_used;
 	uint64_t locked_bytes, arena_bytes;
+	struct engine_times times;
 	uint64_t given_bytes; /* of the slots, back to the system */
 	bool direct;                    /* reads bypass the page cache */
 	const char *io;                 /* "io_uring", "io_uring (plain)", "pread" */

@@ -107,6 +107,7 @@ void moe_route(struct engine *e, struct context *c)
 	struct tile *t = &e->tile;
 
 	keep_input(e, c);
+	engine_mark(e, c, ENGINE_TIME_GATE_UP);
 	if (!y->moe) {
 		for (uint32_t i = 0; i < t->n; i++) {
 			c->ids[(size_t)t->rows[i] * e->top_k] = 0;
@@ -149,6 +150,7 @@ void moe_route(struct engine *e, struct context *c)
 			c->callbacks.on_route(c->rows[row].arg, c->layer, ids, gates, d->top_k);
 		sort_choice(ids, gates, d->top_k);
 	}
+	engine_mark(e, c, ENGINE_TIME_ROUTER);
 }
 
 static uint32_t layer_k(const struct engine *e, const struct context *c)
@@ -188,6 +190,7 @@ void moe_begin(struct engine *e, struct context *c)
 		c->needs[n++] = c->needs[x];
 	}
 	c->n_needs = n;
+	engine_mark(e, c, e->desc->layers[c->layer].moe ? ENGINE_TIME_ROUTER : ENGINE_TIME_GATE_UP);
 }
 
 static void need_fail(struct engine *e, struct context *c, struct need *x, int code)
@@ -348,12 +351,14 @@ static void compute(struct batch *b)
 	b->ff = b->layer->expert[DESC_DOWN].cols;
 	b->pieces = (b->ff + ROW_PIECE - 1) / ROW_PIECE;
 	step_run(e, gate_up_part, b, b->n * b->pieces, piece_of(b));
+	engine_mark(e, b->c, ENGINE_TIME_GATE_UP);
 	for (unsigned f = 0; f < 3; f++)
 		stride[f] = kernels_input_bytes(f, b->ff);
 	step_quantize(e, 1u << step_form(&b->layer->expert[DESC_DOWN]), e->tile.gate, b->ff,
 		b->cols, b->ff, e->tile.input, stride);
 	b->pieces = (e->desc->hidden + ROW_PIECE - 1) / ROW_PIECE;
 	step_run(e, down_part, b, b->n * b->pieces, piece_of(b));
+	engine_mark(e, b->c, ENGINE_TIME_DOWN);
 }
 
 /* The view of an expert that is here; false where it is not (yet). */
@@ -409,6 +414,7 @@ int moe_advance(struct engine *e, struct context *c)
 		store_submit(e->store);
 	}
 	collect(&b);
+	engine_mark(e, c, b.layer->moe ? ENGINE_TIME_CACHE : ENGINE_TIME_GATE_UP);
 	if (b.n)
 		compute(&b);
 	for (uint32_t i = 0; i < b.n; i++) {
@@ -423,6 +429,7 @@ int moe_advance(struct engine *e, struct context *c)
 	}
 	while (c->first_need < c->n_needs && c->needs[c->first_need].state == NEED_DONE)
 		c->first_need++;
+	engine_mark(e, c, b.layer->moe ? ENGINE_TIME_CACHE : ENGINE_TIME_DOWN);
 	if (c->first_need == c->n_needs) {
 		c->starved = false;
 		return ENGINE_IDLE;

@@ -232,6 +232,7 @@ static void step_embed(struct engine *e, struct context *c)
 		kernels_rope_angles((float)r->position * d->rope_scale, e->frequencies,
 			d->rope_dims, d->rope_gain, c->cos + row * half, c->sin + row * half);
 	}
+	engine_mark(e, c, ENGINE_TIME_EMBED);
 }
 
 struct norms {
@@ -367,10 +368,14 @@ static void step_attention(struct engine *e, struct context *c)
 	if (e->tile.n == 0)
 		return;
 	tile_norm(e, c, w->attn_norm);
+	engine_mark(e, c, ENGINE_TIME_NORM);
 	tile_qkv(e, c);
+	engine_mark(e, c, ENGINE_TIME_QKV);
 	step_run(e, rotate_part, &a, e->tile.n, 2);
 	attention_store(e, c);
+	engine_mark(e, c, ENGINE_TIME_ROPE);
 	attention_run(e, c);
+	engine_mark(e, c, ENGINE_TIME_ATTENTION);
 	/* tile.attended is tile.norm: the input of the next product. */
 	tile_quantize(e, y->o.cols, 1u << step_form(&y->o));
 	o = tile_product(e, &y->o, w->o, e->tile.out);
@@ -379,7 +384,9 @@ static void step_attention(struct engine *e, struct context *c)
 		e->kernels->add(row_x(e, c, e->tile.rows[i]), e->tile.out + (size_t)i * d->hidden,
 			d->hidden);
 	check_finite(e, c, "the attention");
+	engine_mark(e, c, ENGINE_TIME_OUTPUT);
 	tile_norm(e, c, w->ffn_norm);
+	engine_mark(e, c, ENGINE_TIME_NORM);
 	moe_route(e, c);
 }
 
@@ -388,6 +395,7 @@ static void step_sum(struct engine *e, struct context *c)
 	step_tile_rows(e, c, SCRATCH_TILE);
 	moe_sum(e, c);
 	check_finite(e, c, "the feed-forward block");
+	engine_mark(e, c, ENGINE_TIME_SUM);
 }
 
 static void step_head(struct engine *e, struct context *c)
@@ -407,6 +415,7 @@ static void step_head(struct engine *e, struct context *c)
 	tile_quantize(e, d->hidden, 1u << step_form(&d->output));
 	p = tile_product(e, &d->output, e->weights.output, t->head);
 	step_products(e, &p, 1);
+	engine_mark(e, c, ENGINE_TIME_HEAD);
 	for (uint32_t i = 0; i < t->n; i++) {
 		const float *logits = t->head + (size_t)i * d->output.rows;
 		const struct step_row *r = &c->rows[t->rows[i]];
@@ -422,6 +431,7 @@ static void step_head(struct engine *e, struct context *c)
 		if (c->callbacks.on_logits)
 			c->callbacks.on_logits(r->arg, logits);
 	}
+	engine_mark(e, c, ENGINE_TIME_SAMPLE);
 }
 
 static void finish(struct context *c)
