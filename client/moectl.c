@@ -56,9 +56,15 @@ static const struct option_info {
 		"at most N tokens; prompt: 0 (default): to the end of the context; bench: 64"},
 	{"stop", "TEXT", PROMPT, "end the answer before TEXT; up to 16 times"},
 	{"ids", NULL, SCORE, "TEXT is token ids, parted by blanks or commas"},
+	{"tokens", "N", BENCH, "the same as --max-tokens"},
 	{"prompt-tokens", "N", BENCH, "length of the prompt; default 128"},
+	{"context", "N", BENCH,
+		"N tokens before the prompt, computed before the clock starts; default 0"},
 	{"clients", "C", BENCH, "C connections at once; default 1"},
-	{"repeat", "R", BENCH, "R requests of each; default 1"},
+	{"sequences", "S", BENCH, "S requests at once on each connection; default 1"},
+	{"repeat", "R", BENCH, "R requests of each, one after another; default 1"},
+	{"rounds", "N", BENCH, "all that N times: medians, least and most; default 1"},
+	{"seed", "N", BENCH, "the same seed, the same prompts; 0 (default): others each time"},
 	{"count", "N", PING, "N round trips; default 1000"},
 	{"busy", NULL, PING, "both sides spin instead of sleeping"},
 };
@@ -145,9 +151,13 @@ static int option_take(struct options *o, const char *name, const char *value)
 		{"top-k", offsetof(struct options, top_k), 0, UINT32_MAX},
 		{"seed", offsetof(struct options, seed), 0, UINT64_MAX},
 		{"max-tokens", offsetof(struct options, max_tokens), 0, UINT32_MAX},
+		{"tokens", offsetof(struct options, max_tokens), 1, UINT32_MAX},
 		{"prompt-tokens", offsetof(struct options, prompt_tokens), 1, 1 << 20},
 		{"clients", offsetof(struct options, clients), 1, 256},
 		{"repeat", offsetof(struct options, repeat), 1, 1000000},
+		{"sequences", offsetof(struct options, sequences), 1, 256},
+		{"rounds", offsetof(struct options, rounds), 1, 1000},
+		{"context", offsetof(struct options, context), 0, 1 << 24},
 		{"count", offsetof(struct options, count), 1, 10000000},
 	};
 
@@ -253,8 +263,13 @@ static int options_parse(int argc, char **argv, const struct verb_info *v, struc
 
 int main(int argc, char **argv)
 {
-	struct options o = {
-		.top_p = 1, .prompt_tokens = 128, .clients = 1, .repeat = 1, .count = 1000};
+	struct options o = {.top_p = 1,
+		.prompt_tokens = 128,
+		.clients = 1,
+		.sequences = 1,
+		.repeat = 1,
+		.rounds = 1,
+		.count = 1000};
 	const struct verb_info *v = NULL;
 	static char name[] = "moectl"; /* for getopt's messages */
 	int k;

@@ -25,7 +25,8 @@ struct options {
 	const char *stops[16];
 	size_t n_stops;
 	double temperature, top_p, min_p;
-	uint64_t top_k, seed, max_tokens, prompt_tokens, clients, repeat, count;
+	uint64_t top_k, seed, max_tokens, prompt_tokens, clients, repeat, count, sequences, rounds,
+		context;
 };
 
 struct answer {
@@ -36,8 +37,8 @@ struct answer {
 };
 
 /* Submits with the options of the command line and prints what comes.  An exit status. */
-int answer_get(const struct options *o, struct moe *m, struct moe_session *s,
-	struct moe_request *r, struct answer *a);
+int answer_get(const struct options *o, struct moe *m, struct moe_session *s, struct moe_request *r,
+	struct answer *a);
 void answer_deinit(struct answer *a);
 
 /* The figures of MOE_DONE: timing and cache.  NULL: out of memory. */

@@ -22,7 +22,8 @@ _moectl()
 		return
 		;;
 	--system | --temperature | --top-k | --top-p | --min-p | --seed | --max-tokens | --stop | \
-		--count | --prompt-tokens | --clients | --repeat)
+		--count | --prompt-tokens | --clients | --repeat | --tokens | --context | --sequences | \
+		--rounds)
 		return
 		;;
 	esac
@@ -35,7 +36,10 @@ _moectl()
 			--json --help'
 		;;
 	score) words='--json --ids --help' ;;
-	bench) words='--json --prompt-tokens --max-tokens --clients --repeat --help' ;;
+	bench)
+		words='--json --prompt-tokens --max-tokens --tokens --context --clients --sequences
+			--repeat --rounds --seed --help'
+		;;
 	ping) words='--json --count --busy --help' ;;
 	reload | drain) words='--help' ;;
 	*) return ;;

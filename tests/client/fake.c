@@ -49,6 +49,7 @@ struct fake {
 
 static struct {
 	uint8_t ids[256][WIRE_ID_SIZE];
+	uint32_t held[256]; /* token ids of the last request */
 	size_t n;
 } sessions;
 
@@ -176,6 +177,12 @@ static bool put_done(struct fake *f, struct conn *c, struct submit *s, uint32_t 
 		.bytes_useful = 4000};
 	uint64_t number = s->number;
 
+	for (size_t i = 0; i < sessions.n; i++) {
+		if (memcmp(s->head.session, sessions.ids[i], WIRE_ID_SIZE) != 0)
+			continue;
+		done.reused = num_min(sessions.held[i], s->ids);
+		sessions.held[i] = s->ids;
+	}
 	submit_clear(s);
 	f->answers++;
 	return put(f, c, WIRE_DONE, number, &done, sizeof done, NULL, 0);

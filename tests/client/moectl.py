@@ -60,7 +60,8 @@ def test_help():
         assert own.startswith("Usage: moectl ") and v in own.split("\n")[0]
     options = {"prompt": ["system", "raw", "temperature", "top-k", "top-p", "min-p", "seed",
                           "max-tokens", "stop", "json"],
-               "bench": ["json", "prompt-tokens", "max-tokens", "clients", "repeat"],
+               "bench": ["json", "prompt-tokens", "max-tokens", "tokens", "context", "clients",
+                         "sequences", "repeat", "rounds", "seed"],
                "ping": ["json", "count", "busy"], "score": ["json", "ids"], "status": ["json"]}
     for v, names in options.items():
         own = good(v, "--help").decode()
@@ -90,8 +91,12 @@ def test_usage():
     }.items():
         for v in values:
             bad(2, f"--{option}", "prompt", f"--{option}", v, "text")
-    for option in ["prompt-tokens", "max-tokens", "clients", "repeat"]:
+    for option in ["prompt-tokens", "max-tokens", "tokens", "clients", "sequences", "repeat",
+                   "rounds"]:
         for v in ["0", "-1", "1.5", "a", "99999999999"]:
+            bad(2, f"--{option}", "bench", f"--{option}", v)
+    for option in ["context", "seed"]:
+        for v in ["-1", "1.5", "a", "99999999999999999999"]:
             bad(2, f"--{option}", "bench", f"--{option}", v)
     for v in ["0", "-5", "ten"]:
         bad(2, "--count", "ping", "--count", v)
@@ -183,6 +188,47 @@ def test_bench():
     assert abs(o["io_wait_share"] - 0.1) < 1e-9
     assert o["generated"] == 60 and abs(o["decode_tokens_per_s"] - 48 / 36) < 1e-6, o
     assert b"tokens/s" in good("bench", "--max-tokens", "2")
+
+
+def test_bench_rounds():
+    o = json.loads(good("bench", "--json", "--clients", "2", "--sequences", "3", "--repeat", "2",
+                        "--rounds", "4", "--prompt-tokens", "50", "--tokens", "5"))
+    requests = 2 * 3 * 2 * 4
+    assert o["generated"] == requests * 5 and o["bytes_read"] == requests * 4096, o
+    assert [o[k] for k in ("clients", "sequences", "repeat", "rounds", "context")] == \
+        [2, 3, 2, 4, 0]
+    assert abs(o["decode_tokens_per_s"] - 4 / 3) < 1e-6, o
+    assert abs(o["ttft_s"] * 1000 - o["ttft_ms"]["p50"]) < 1e-6, o
+    for name, s in o["spread"].items():
+        if s["min"] is None:
+            assert name == "decode_all_tokens_per_s" and o[name] is None, o
+        else:
+            assert 0 < s["min"] <= o[name] <= s["max"], (name, o)
+    assert set(o["spread"]) == {f"{k}_tokens_per_s" for k in (
+        "prefill", "decode", "aggregate", "prefill_all", "decode_all")} | {"ttft_s"}
+    # One sequence is all sequences.
+    o = json.loads(good("bench", "--json", "--max-tokens", "9"))
+    assert o["decode_all_tokens_per_s"] > 0, o
+    # What is computed before the clock starts counts nowhere.
+    deep = json.loads(good("bench", "--json", "--context", "30", "--prompt-tokens", "10",
+                           "--repeat", "3", "--rounds", "2", "--sequences", "2"))
+    assert deep["context"] == 30 and deep["bytes_read"] == 12 * 4096, deep
+    text = good("bench", "--rounds", "3", "--sequences", "2").decode()
+    assert re.search(r"^decode .*tokens/s of one request \([\d.]+ to [\d.]+\)$", text, re.M), text
+    assert "prefill, all" in text
+    assert "prefill, all" not in good("bench").decode()
+
+
+def test_bench_seed():
+    """The same seed asks the same, another (or none) something else."""
+    def lengths(*seeds):
+        # The fake daemon counts digits as tokens.
+        return {json.loads(good("bench", "--json", "--prompt-tokens", "200", *seed))
+                ["prompt_tokens"] for seed in seeds}
+
+    assert len(lengths(*[["--seed", "7"]] * 3)) == 1
+    assert len(lengths(*[["--seed", str(i)] for i in range(1, 9)])) > 1
+    assert len(lengths(*[[]] * 8)) > 1
 
 
 def test_ping():
@@ -341,8 +387,9 @@ test_no_daemon()
 test_loading()
 daemon = start()
 try:
-    for test in (test_prompt, test_prompt_json, test_score, test_status, test_bench, test_ping,
-                 test_admin, test_output, test_cancel, test_terminal):
+    for test in (test_prompt, test_prompt_json, test_score, test_status, test_bench,
+                 test_bench_rounds, test_bench_seed, test_ping, test_admin, test_output,
+                 test_cancel, test_terminal):
         test()
     daemon = test_restart(daemon)
 finally:
