@@ -8,15 +8,25 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "limit.h"
+#include "num.h"
 
 /*
  * About 50 microseconds: longer than the gap between two jobs of one layer, far below a time slice.
  */
 #define SPIN_ROUNDS 2000u
+
+/*
+ * How long a worker stays away that was preempted within a job: the caller alone does what it would
+ * have done, and only the next try can be disturbed.  Each time longer, until it is not disturbed.
+ */
+#define REST_LEAST_MS 8u
+#define REST_MOST_MS 128u
+#define REST_FORGET 256u /* jobs in a row without being late */
 
 /*
  * One word is the gate of the job under way: how many workers are inside, whether more may enter,
@@ -37,6 +47,8 @@ struct worker {
 	struct team *team;
 	pthread_t thread;
 	unsigned index;
+	unsigned rest_ms, timely; /* the last rest, and jobs since */
+	long preempted;		  /* so often, when last asked */
 };
 
 /*
@@ -102,12 +114,45 @@ static bool enter(struct team *t, unsigned *number)
 	}
 }
 
-static void leave(struct team *t)
+/* True where the caller has gone to sleep over this worker. */
+static bool leave(struct team *t)
 {
 	unsigned gate = atomic_fetch_sub(&t->gate, 1) - 1;
 
-	if (!(gate & (GATE_INSIDE | GATE_OPEN)) && atomic_load(&t->caller_sleeps))
+	if (gate & GATE_OPEN || !atomic_load(&t->caller_sleeps))
+		return false;
+	if (!(gate & GATE_INSIDE))
 		futex_wake(&t->gate, WAKE_CALLER);
+	return true;
+}
+
+/* Times that this thread lost its processor without giving it up. */
+static long preemptions(void)
+{
+	struct rusage usage;
+
+	return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_nivcsw : 0;
+}
+
+/*
+ * After a job for which the caller waited.  A long piece of work taken last is no reason to stay
+ * away; a processor that somebody else has is one.
+ */
+static void rest(struct worker *w)
+{
+	long n = preemptions();
+	bool disturbed = n > w->preempted;
+	struct timespec time;
+
+	w->preempted = n;
+	if (!disturbed)
+		return;
+	w->rest_ms = num_max(w->rest_ms * 2, REST_LEAST_MS);
+	w->rest_ms = num_min(w->rest_ms, REST_MOST_MS);
+	w->timely = 0;
+	time = (struct timespec){.tv_nsec = (long)w->rest_ms * 1000000};
+	(void)nanosleep(&time, NULL);
+	w->preempted = preemptions();
 }
 
 static void *worker_main(void *arg)
@@ -118,7 +163,13 @@ static void *worker_main(void *arg)
 
 	while (enter(t, &number)) {
 		t->fn(t->arg, w->index, t->n);
-		leave(t);
+		if (leave(t))
+			rest(w);
+		else if (++w->timely >= REST_FORGET) {
+			w->timely = 0;
+			w->rest_ms = 0;
+			w->preempted = preemptions();
+		}
 	}
 	return NULL;
 }
@@ -210,4 +261,45 @@ void team_run(struct team *t, team_fn fn, void *arg)
 	fn(arg, 0, t->n);
 	if (atomic_fetch_and(&t->gate, ~GATE_OPEN) & GATE_INSIDE)
 		wait_until_left(t);
+}
+
+#define SHARE(begin, end) ((uint64_t)(end) << 32 | (begin))
+
+void team_shares_init(struct team_shares *s, unsigned workers, uint32_t n, uint32_t piece)
+{
+	uint64_t pieces = ((uint64_t)n + piece - 1) / piece;
+	uint64_t begin = 0;
+
+	s->workers = workers;
+	for (unsigned i = 0; i < workers; i++) {
+		uint64_t end = num_min(pieces * (i + 1) / workers * piece, (uint64_t)n);
+
+		atomic_init(&s->share[i].left, SHARE(begin, end));
+		begin = end;
+	}
+}
+
+bool team_shares_take(
+	struct team_shares *s, unsigned worker, uint32_t piece, uint32_t *begin, uint32_t *end)
+{
+	for (unsigned i = 0; i < s->workers; i++) {
+		_Atomic uint64_t *left = &s->share[(worker + i) % s->workers].left;
+		uint64_t old = atomic_load_explicit(left, memory_order_relaxed);
+
+		for (;;) {
+			uint32_t b = (uint32_t)old, e = (uint32_t)(old >> 32), n;
+
+			if (b >= e)
+				break;
+			n = num_min(piece, e - b);
+			if (!atomic_compare_exchange_weak_explicit(left, &old,
+				    i ? SHARE(b, e - n) : SHARE(b + n, e), memory_order_relaxed,
+				    memory_order_relaxed))
+				continue;
+			*begin = i ? e - n : b;
+			*end = *begin + n;
+			return true;
+		}
+	}
+	return false;
 }

@@ -4,6 +4,8 @@
 /*
  * A small team of threads for data-parallel work.  The thread that calls team_run() is worker 0;
  * the others spin for a bounded time between jobs and then sleep, so an idle team uses no CPU.
+ * One that was preempted within a job, and so kept the caller waiting, stays away for a while: its
+ * processor is a neighbour's.
  * Nobody waits for a worker that has not begun: where neighbours or other threads take the
  * processors, the job is done by those that run.  No lock and no allocation in team_run().
  */
@@ -11,12 +13,15 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+
+#include "limit.h"
 
 struct team;
 
 /*
  * Called on worker 0 and on those others that come before it returns there; at most once on each,
- * worker < workers.  So the work is handed out with team_take(), not by the worker's number.
+ * worker < workers.  So the work is handed out by struct team_shares, not by the worker's number.
  */
 typedef void (*team_fn)(void *arg, unsigned worker, unsigned workers);
 
@@ -33,17 +38,20 @@ unsigned team_size(const struct team *t);
 void team_run(struct team *t, team_fn fn, void *arg);
 
 /*
- * Work handed out in pieces of `piece` items, so that a worker slowed by a neighbour takes fewer.
- * False when nothing is left.  The counter starts at 0 and is shared by the workers of one job.
+ * The items of one job, a contiguous share for each worker: a worker takes from the front of its
+ * own, so that what it reads follows on in memory, and when that is empty from the back of the
+ * others', so that a worker slowed by a neighbour, or one that never came, holds nobody up.
  */
-static inline bool team_take(
-	atomic_size_t *next, size_t n, size_t piece, size_t *begin, size_t *end)
-{
-	size_t b = atomic_fetch_add_explicit(next, piece, memory_order_relaxed);
+struct team_shares {
+	unsigned workers;
+	struct {
+		_Alignas(64) _Atomic uint64_t left; /* begin, and end in the upper half */
+	} share[LIMIT_THREADS];
+};
 
-	if (b >= n)
-		return false;
-	*begin = b;
-	*end = b + piece < n ? b + piece : n;
-	return true;
-}
+/* n items for so many workers; the shares begin at multiples of `piece`. */
+void team_shares_init(struct team_shares *s, unsigned workers, uint32_t n, uint32_t piece);
+
+/* Up to `piece` items that are nobody else's; false when nothing is left. */
+bool team_shares_take(
+	struct team_shares *s, unsigned worker, uint32_t piece, uint32_t *begin, uint32_t *end);

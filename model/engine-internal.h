@@ -85,6 +85,8 @@ struct tile {
 	float *head;	   /* [SCRATCH_HEAD_ROWS][vocabulary] */
 	float *attention;  /* [threads] queries, keys and state */
 	size_t attention_stride;
+	char *packing; /* [threads] a tile of weights */
+	size_t packing_stride;
 };
 
 struct engine_counters {
@@ -143,7 +145,7 @@ void step_tile_rows(struct engine *e, struct context *c, uint32_t max);
 /* A product of the whole team's: weight x input rows. */
 struct step_product {
 	const struct desc_weight *weight;
-	const void *w;
+	struct matrix *matrix;
 	const void *x;
 	size_t x_stride;
 	float *out;
@@ -157,6 +159,10 @@ void step_quantize(struct engine *e, unsigned forms, const float *x, size_t stri
 /* fn(arg, worker, begin, end) over n items in pieces. */
 typedef void (*step_fn)(void *arg, unsigned worker, size_t begin, size_t end);
 void step_run(struct engine *e, step_fn fn, void *arg, size_t n, size_t piece);
+/* Pieces for a job of so many tiles of rows. */
+size_t step_piece(const struct engine *e, size_t tiles);
+/* A worker's room to pack a tile. */
+void *step_scratch(const struct engine *e, unsigned worker);
 
 static inline enum kernels_input step_form(const struct desc_weight *w)
 {

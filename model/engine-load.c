@@ -118,6 +118,8 @@ static bool place_tile(struct engine *e)
 						   (2 * (uint64_t)d->head_size + 3),
 		16);
 	t->attention = part(e, team_size(e->team) * t->attention_stride * 4, &ok);
+	t->packing_stride = scratch_packing(d);
+	t->packing = part(e, team_size(e->team) * t->packing_stride, &ok);
 	return ok;
 }
 

@@ -15,7 +15,6 @@
 #include "num.h"
 
 #define MAX_BATCH SCRATCH_TILE
-#define ROW_PIECE 32u
 
 /* The k best of n scores, ties to the lower number, best first. */
 static void best_of(const float *scores, uint32_t n, uint32_t k, uint32_t *ids)
@@ -118,7 +117,7 @@ void moe_route(struct engine *e, struct context *c)
 	{
 		enum kernels_input f = step_form(&y->router);
 		struct step_product p = {.weight = &y->router,
-			.w = e->weights.layers[c->layer].router,
+			.matrix = &e->weights.layers[c->layer].router,
 			.x = f ? (void *)t->input[f] : (void *)t->norm,
 			.x_stride = e->input_bytes[f],
 			.out = t->logits,
@@ -242,7 +241,7 @@ struct batch {
 	const struct desc_layer *layer;
 	struct part parts[MAX_BATCH];
 	uint32_t n, cols;
-	size_t pieces; /* of one part, in the product under way */
+	size_t tiles; /* of one part, in the product under way */
 	size_t ff;
 };
 
@@ -270,34 +269,37 @@ static void gather(struct batch *b)
 	}
 }
 
+/* Rows of tiles [begin, end) of one part of an expert; from row 0, `out` is [columns][rows]. */
 static void multiply(const struct batch *b, const struct part *p, enum desc_part which,
-	const void *x, size_t x_stride, float *out, size_t begin, size_t end)
+	const void *x, size_t x_stride, float *out, size_t tile, unsigned worker)
 {
 	const struct desc_weight *w = &b->layer->expert[which];
 
-	b->e->kernels->product[w->type](&(struct kernels_product){
-		.type = w->type,
-		.w = (const char *)p->view.part[which] + begin * w->row_bytes,
-		.w_stride = w->row_bytes,
-		.rows = end - begin,
-		.x = x,
-		.x_stride = x_stride,
-		.cols = p->n,
-		.n = w->cols,
-		.out = out + begin,
-		.out_stride = w->rows,
-	});
+	matrix_multiply(
+		&(struct matrix_product){
+			.kernels = b->e->kernels,
+			.weight = w,
+			.data = p->view.part[which],
+			.packed = *p->view.mark,
+			.x = x,
+			.x_stride = x_stride,
+			.cols = p->n,
+			.out = out,
+			.out_stride = w->rows,
+		},
+		tile, tile + 1, step_scratch(b->e, worker));
 }
 
-/* Gate, up and the activation: items are (expert, piece of rows). */
+/* Gate, up and the activation: items are (expert, tile of rows). */
 static void gate_up_part(void *arg, unsigned worker, size_t begin, size_t end)
 {
 	const struct batch *b = arg;
 	struct tile *t = &b->e->tile;
 
 	for (size_t i = begin; i < end; i++) {
-		const struct part *p = &b->parts[i / b->pieces];
-		size_t from = i % b->pieces * ROW_PIECE, to = num_min(from + ROW_PIECE, b->ff);
+		const struct part *p = &b->parts[i / b->tiles];
+		size_t from = i % b->tiles * KERNELS_PACK_ROWS;
+		size_t to = num_min(from + KERNELS_PACK_ROWS, b->ff);
 		float *gate = t->gate + p->first * b->ff, *up = t->up + p->first * b->ff;
 		float *outs[2] = {gate, up};
 
@@ -305,7 +307,8 @@ static void gate_up_part(void *arg, unsigned worker, size_t begin, size_t end)
 			enum kernels_input f = step_form(&b->layer->expert[w]);
 			size_t n = b->e->input_bytes[f];
 
-			multiply(b, p, w, t->gathered[f] + p->first * n, n, outs[w], from, to);
+			multiply(b, p, w, t->gathered[f] + p->first * n, n, outs[w], i % b->tiles,
+				worker);
 		}
 		for (uint32_t j = 0; j < p->n; j++)
 			b->e->kernels->swiglu(gate + j * b->ff + from, gate + j * b->ff + from,
@@ -323,23 +326,17 @@ static void down_part(void *arg, unsigned worker, size_t begin, size_t end)
 	const char *x = f ? e->tile.input[f] : (const char *)e->tile.gate;
 
 	for (size_t i = begin; i < end; i++) {
-		const struct part *p = &b->parts[i / b->pieces];
-		size_t from = i % b->pieces * ROW_PIECE, to = num_min(from + ROW_PIECE, hidden);
+		const struct part *p = &b->parts[i / b->tiles];
+		size_t from = i % b->tiles * KERNELS_PACK_ROWS;
+		size_t to = num_min(from + KERNELS_PACK_ROWS, hidden);
 		float *out = e->tile.out + p->first * hidden;
 		const uint32_t *pairs = b->c->pairs + p->need->first + p->need->done;
 
-		multiply(b, p, DESC_DOWN, x + p->first * n, n, out, from, to);
+		multiply(b, p, DESC_DOWN, x + p->first * n, n, out, i % b->tiles, worker);
 		for (uint32_t j = 0; j < p->n; j++)
 			memcpy(b->c->y + pairs[j] * hidden + from, out + j * hidden + from,
 				(to - from) * sizeof *out);
 	}
-}
-
-static size_t piece_of(const struct batch *b)
-{
-	size_t n = b->n * b->pieces;
-
-	return num_max(n / (team_size(b->e->team) * 4), (size_t)1);
 }
 
 static void compute(struct batch *b)
@@ -349,16 +346,18 @@ static void compute(struct batch *b)
 
 	gather(b);
 	b->ff = b->layer->expert[DESC_DOWN].cols;
-	b->pieces = (b->ff + ROW_PIECE - 1) / ROW_PIECE;
-	step_run(e, gate_up_part, b, b->n * b->pieces, piece_of(b));
-	engine_mark(e, b->c, ENGINE_TIME_GATE_UP);
+	b->tiles = matrix_tiles(b->ff);
+	step_run(e, gate_up_part, b, b->n * b->tiles, step_piece(e, b->n * b->tiles));
 	for (unsigned f = 0; f < 3; f++)
 		stride[f] = kernels_input_bytes(f, b->ff);
 	step_quantize(e, 1u << step_form(&b->layer->expert[DESC_DOWN]), e->tile.gate, b->ff,
 		b->cols, b->ff, e->tile.input, stride);
-	b->pieces = (e->desc->hidden + ROW_PIECE - 1) / ROW_PIECE;
-	step_run(e, down_part, b, b->n * b->pieces, piece_of(b));
+	engine_mark(e, b->c, ENGINE_TIME_GATE_UP);
+	b->tiles = matrix_tiles(e->desc->hidden);
+	step_run(e, down_part, b, b->n * b->tiles, step_piece(e, b->n * b->tiles));
 	engine_mark(e, b->c, ENGINE_TIME_DOWN);
+	for (uint32_t i = 0; i < b->n; i++)
+		*b->parts[i].view.mark = true;
 }
 
 /* The view of an expert that is here; false where it is not (yet). */
@@ -368,7 +367,8 @@ static bool is_here(struct engine *e, struct context *c, struct need *x, struct 
 
 	if (!e->desc->layers[c->layer].moe) {
 		for (unsigned p = 0; p < DESC_PARTS; p++)
-			ret->part[p] = e->weights.layers[c->layer].expert[p];
+			ret->part[p] = e->weights.layers[c->layer].expert[p].data;
+		ret->mark = &e->weights.layers[c->layer].expert[DESC_GATE].packed;
 		return true;
 	}
 	if (x->state != NEED_HELD)
@@ -381,6 +381,17 @@ static bool is_here(struct engine *e, struct context *c, struct need *x, struct 
 	return r == STORE_READY;
 }
 
+/* Experts may share their bytes, which are packed once. */
+static bool is_packed_meanwhile(const struct batch *b, const struct store_view *view)
+{
+	for (uint32_t i = 0; !*view->mark && i < b->n; i++) {
+		if (b->parts[i].view.mark == view->mark)
+			return true;
+	}
+	return false;
+}
+
+/* What is here, as far as it fits; no expert in two parts that fits as a whole. */
 static void collect(struct batch *b)
 {
 	const struct desc_weight *down = &b->layer->expert[DESC_DOWN];
@@ -391,7 +402,8 @@ static void collect(struct batch *b)
 		struct need *x = &c->needs[i];
 		struct part *p = &b->parts[b->n];
 
-		if (x->state == NEED_DONE || !is_here(b->e, c, x, &p->view))
+		if (x->state == NEED_DONE || (b->n && x->count - x->done > most - b->cols) ||
+			!is_here(b->e, c, x, &p->view) || is_packed_meanwhile(b, &p->view))
 			continue;
 		p->need = x;
 		p->first = b->cols;

@@ -51,6 +51,26 @@ static uint64_t tile_bytes(const struct desc *d)
 	       forms(hidden);
 }
 
+static uint64_t packing_of(uint64_t most, const struct desc_weight *w)
+{
+	return num_max(most, w->row_bytes * (kernels_can_pack(w->type) ? KERNELS_PACK_ROWS : 1));
+}
+
+uint64_t scratch_packing(const struct desc *d)
+{
+	uint64_t most = packing_of(packing_of(64, &d->embedding), &d->output);
+
+	for (uint32_t l = 0; l < d->n_layers; l++) {
+		const struct desc_layer *y = &d->layers[l];
+
+		most = packing_of(packing_of(packing_of(most, &y->q), &y->k), &y->v);
+		most = packing_of(packing_of(most, &y->o), &y->router);
+		for (unsigned p = 0; p < DESC_PARTS; p++)
+			most = packing_of(most, &y->expert[p]);
+	}
+	return num_align_up(most, (uint64_t)64);
+}
+
 /*
  * The shapes passed LIMIT_HIDDEN, LIMIT_HEADS and LIMIT_VOCABULARY, so that none of this can
  * overflow.
@@ -66,6 +86,7 @@ uint64_t scratch_bytes(
 	/* Queries, state and key counts of one task of attention. */
 	n += (uint64_t)num_max(threads, 1u) *
 	     (SCRATCH_ATTENTION_ROWS * group * (2 * (uint64_t)d->head_size + 3) * 4 + PART_ALIGN);
+	n += num_max(threads, 1u) * scratch_packing(d);
 	n += ((uint64_t)d->experts + 1) * 32 * 2;
 	n += PARTS * PART_ALIGN;
 	/* The slots begin on a huge page. */

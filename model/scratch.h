@@ -15,6 +15,9 @@
 #define SCRATCH_HEAD_ROWS 8u	  /* rows whose logits are made at once */
 #define SCRATCH_ATTENTION_ROWS 8u /* rows that one thread attends at once */
 
+/* Bytes of the largest tile of weights that can be packed, and of any row. */
+uint64_t scratch_packing(const struct desc *d);
+
 /* UINT64_MAX where the shapes are beyond counting. */
 uint64_t scratch_bytes(
 	const struct desc *d, uint32_t live_rows, uint32_t bulk_rows, uint32_t threads);

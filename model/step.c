@@ -15,7 +15,9 @@
 #include "num.h"
 
 #define MAX_PRODUCTS 3u
-#define PIECE_ROWS 16u
+#define PIECE_TILES 8u	 /* that a worker takes at once, at most */
+#define PIECES_LEAST 16u /* of a job, for each worker, where there are as many tiles */
+#define QUANTIZE_PIECE 32u
 #define TILE_US 20000u
 #define TILE_LEAST 8u
 #define CHUNK 256u /* elements of a row that one worker takes at least */
@@ -23,77 +25,93 @@
 struct run {
 	step_fn fn;
 	void *arg;
-	size_t n, piece;
-	atomic_size_t next;
+	uint32_t piece;
+	struct team_shares shares;
 };
 
 static void run_worker(void *arg, unsigned worker, unsigned workers)
 {
 	struct run *r = arg;
-	size_t begin, end;
+	uint32_t begin, end;
 
-	while (team_take(&r->next, r->n, r->piece, &begin, &end))
+	while (team_shares_take(&r->shares, worker, r->piece, &begin, &end))
 		r->fn(r->arg, worker, begin, end);
 }
 
 void step_run(struct engine *e, step_fn fn, void *arg, size_t n, size_t piece)
 {
-	struct run r = {.fn = fn, .arg = arg, .n = n, .piece = piece};
+	struct run r;
 
 	if (n <= piece) {
 		if (n)
 			fn(arg, 0, 0, n);
 		return;
 	}
+	r.fn = fn;
+	r.arg = arg;
+	r.piece = (uint32_t)piece;
+	team_shares_init(&r.shares, team_size(e->team), (uint32_t)n, r.piece);
 	team_run(e->team, run_worker, &r);
 }
 
+size_t step_piece(const struct engine *e, size_t tiles)
+{
+	size_t n = tiles / (team_size(e->team) * PIECES_LEAST);
+
+	n = num_max(n, (size_t)1);
+	return num_min(n, (size_t)PIECE_TILES);
+}
+
+void *step_scratch(const struct engine *e, unsigned worker)
+{
+	return e->tile.packing + worker * e->tile.packing_stride;
+}
+
 struct products {
-	const struct kernels *kernels;
+	struct engine *e;
 	const struct step_product *p;
 	size_t n;
 };
 
+/* Items are tiles of rows, matrix after matrix. */
 static void products_part(void *arg, unsigned worker, size_t begin, size_t end)
 {
 	const struct products *a = arg;
 	size_t first = 0;
 
-	/* [begin, end) counts rows over all matrices. */
 	for (size_t i = 0; i < a->n; i++) {
 		const struct step_product *p = &a->p[i];
-		const struct desc_weight *w = p->weight;
-		size_t b = num_max(begin, first), t = num_min(end, first + w->rows);
+		size_t tiles = matrix_tiles(p->weight->rows);
+		size_t b = num_max(begin, first), t = num_min(end, first + tiles);
 
-		if (b < t) {
-			size_t r = b - first;
-
-			a->kernels->product[w->type](&(struct kernels_product){
-				.type = w->type,
-				.w = (const char *)p->w + r * w->row_bytes,
-				.w_stride = w->row_bytes,
-				.rows = t - b,
-				.x = p->x,
-				.x_stride = p->x_stride,
-				.cols = p->cols,
-				.n = w->cols,
-				.out = p->out + r,
-				.out_stride = p->out_stride,
-			});
-		}
-		first += w->rows;
+		if (b < t)
+			matrix_multiply(
+				&(struct matrix_product){
+					.kernels = a->e->kernels,
+					.weight = p->weight,
+					.data = p->matrix->data,
+					.packed = p->matrix->packed,
+					.x = p->x,
+					.x_stride = p->x_stride,
+					.cols = p->cols,
+					.out = p->out,
+					.out_stride = p->out_stride,
+				},
+				b - first, t - first, step_scratch(a->e, worker));
+		first += tiles;
 	}
 }
 
 void step_products(struct engine *e, const struct step_product *p, size_t n)
 {
-	struct products a = {.kernels = e->kernels, .p = p, .n = n};
-	size_t rows = 0, piece;
+	struct products a = {.e = e, .p = p, .n = n};
+	size_t tiles = 0;
 
 	for (size_t i = 0; i < n; i++)
-		rows += p[i].weight->rows;
-	piece = num_align_up(rows / (team_size(e->team) * 4) + 1, PIECE_ROWS);
-	step_run(e, products_part, &a, rows, num_min(piece, (size_t)512));
+		tiles += matrix_tiles(p[i].weight->rows);
+	step_run(e, products_part, &a, tiles, step_piece(e, tiles));
+	for (size_t i = 0; i < n; i++)
+		p[i].matrix->packed = matrix_packs(e->kernels, p[i].weight->type);
 }
 
 struct quantize {
@@ -136,7 +154,7 @@ void step_quantize(struct engine *e, unsigned forms, const float *x, size_t stri
 		.out_stride = out_stride};
 
 	if (forms & ~1u)
-		step_run(e, quantize_part, &a, n * a.chunks, 8);
+		step_run(e, quantize_part, &a, n * a.chunks, QUANTIZE_PIECE);
 }
 
 void step_row_fail(
@@ -226,9 +244,8 @@ static void step_embed(struct engine *e, struct context *c)
 		uint32_t row = e->tile.rows[i];
 		const struct step_row *r = &c->rows[row];
 
-		e->kernels->dequantize(w->type,
-			(const char *)e->weights.embedding + r->token * w->row_bytes,
-			row_x(e, c, row), d->hidden);
+		matrix_row(e->kernels, w, &e->weights.embedding, r->token, row_x(e, c, row),
+			step_scratch(e, 0));
 		kernels_rope_angles((float)r->position * d->rope_scale, e->frequencies,
 			d->rope_dims, d->rope_gain, c->cos + row * half, c->sin + row * half);
 	}
@@ -321,10 +338,10 @@ static void tile_quantize(struct engine *e, size_t width, unsigned forms)
 }
 
 static struct step_product tile_product(
-	const struct engine *e, const struct desc_weight *w, const void *data, float *out)
+	const struct engine *e, const struct desc_weight *w, struct matrix *m, float *out)
 {
 	struct step_product p = {
-		.weight = w, .w = data, .out = out, .out_stride = w->rows, .cols = e->tile.n};
+		.weight = w, .matrix = m, .out = out, .out_stride = w->rows, .cols = e->tile.n};
 
 	p.x = tile_input(e, w, &p.x_stride);
 	return p;
@@ -333,14 +350,14 @@ static struct step_product tile_product(
 static void tile_qkv(struct engine *e, struct context *c)
 {
 	const struct desc_layer *y = &e->desc->layers[c->layer];
-	const struct weights_layer *w = &e->weights.layers[c->layer];
+	struct weights_layer *w = &e->weights.layers[c->layer];
 	struct step_product p[MAX_PRODUCTS];
 
 	tile_quantize(e, e->desc->hidden,
 		1u << step_form(&y->q) | 1u << step_form(&y->k) | 1u << step_form(&y->v));
-	p[0] = tile_product(e, &y->q, w->q, e->tile.q);
-	p[1] = tile_product(e, &y->k, w->k, e->tile.k);
-	p[2] = tile_product(e, &y->v, w->v, e->tile.v);
+	p[0] = tile_product(e, &y->q, &w->q, e->tile.q);
+	p[1] = tile_product(e, &y->k, &w->k, e->tile.k);
+	p[2] = tile_product(e, &y->v, &w->v, e->tile.v);
 	step_products(e, p, 3);
 }
 
@@ -360,7 +377,7 @@ static void step_attention(struct engine *e, struct context *c)
 {
 	const struct desc *d = e->desc;
 	const struct desc_layer *y = &d->layers[c->layer];
-	const struct weights_layer *w = &e->weights.layers[c->layer];
+	struct weights_layer *w = &e->weights.layers[c->layer];
 	struct rotate a = {.e = e, .c = c};
 	struct step_product o;
 
@@ -378,7 +395,7 @@ static void step_attention(struct engine *e, struct context *c)
 	engine_mark(e, c, ENGINE_TIME_ATTENTION);
 	/* tile.attended is tile.norm: the input of the next product. */
 	tile_quantize(e, y->o.cols, 1u << step_form(&y->o));
-	o = tile_product(e, &y->o, w->o, e->tile.out);
+	o = tile_product(e, &y->o, &w->o, e->tile.out);
 	step_products(e, &o, 1);
 	for (uint32_t i = 0; i < e->tile.n; i++)
 		e->kernels->add(row_x(e, c, e->tile.rows[i]), e->tile.out + (size_t)i * d->hidden,

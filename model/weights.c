@@ -16,7 +16,7 @@
 /* A tensor on its way: its aligned window in the file, and where its pointer goes. */
 struct item {
 	const struct desc_weight *weight;
-	const void **slot;    /* raw bytes */
+	void **slot;	      /* raw bytes */
 	const float **row;    /* or a vector made to floats */
 	uint64_t start, size; /* window */
 	char *memory;
@@ -48,8 +48,7 @@ struct piece {
 	bool busy;
 };
 
-static int list_add(
-	struct list *l, const struct desc_weight *w, const void **slot, const float **row)
+static int list_add(struct list *l, const struct desc_weight *w, void **slot, const float **row)
 {
 	if (w->size == 0)
 		return 0;
@@ -71,17 +70,17 @@ static int list_layer(struct list *l, const struct desc_layer *y, struct weights
 	int r = 0;
 
 	r |= list_add(l, &y->attn_norm, NULL, &w->attn_norm);
-	r |= list_add(l, &y->q, &w->q, NULL);
-	r |= list_add(l, &y->k, &w->k, NULL);
-	r |= list_add(l, &y->v, &w->v, NULL);
-	r |= list_add(l, &y->o, &w->o, NULL);
+	r |= list_add(l, &y->q, &w->q.data, NULL);
+	r |= list_add(l, &y->k, &w->k.data, NULL);
+	r |= list_add(l, &y->v, &w->v.data, NULL);
+	r |= list_add(l, &y->o, &w->o.data, NULL);
 	r |= list_add(l, &y->q_norm, NULL, &w->q_norm);
 	r |= list_add(l, &y->k_norm, NULL, &w->k_norm);
 	r |= list_add(l, &y->ffn_norm, NULL, &w->ffn_norm);
 	if (y->moe)
-		return r | list_add(l, &y->router, &w->router, NULL);
+		return r | list_add(l, &y->router, &w->router.data, NULL);
 	for (unsigned p = 0; p < DESC_PARTS; p++)
-		r |= list_add(l, &y->expert[p], &w->expert[p], NULL);
+		r |= list_add(l, &y->expert[p], &w->expert[p].data, NULL);
 	return r;
 }
 
@@ -90,11 +89,11 @@ static int list_fill(struct list *l, struct weights *w, const struct desc *d)
 	bool tied = d->output.file == d->embedding.file && d->output.offset == d->embedding.offset;
 	int r = 0;
 
-	r |= list_add(l, &d->embedding, &w->embedding, NULL);
+	r |= list_add(l, &d->embedding, &w->embedding.data, NULL);
 	r |= list_add(l, &d->output_norm, NULL, &w->output_norm);
 	r |= list_add(l, &d->rope_factors, NULL, &w->rope_factors);
 	if (!tied)
-		r |= list_add(l, &d->output, &w->output, NULL);
+		r |= list_add(l, &d->output, &w->head.data, NULL);
 	for (uint32_t i = 0; i < d->n_layers; i++)
 		r |= list_layer(l, &d->layers[i], &w->layers[i]);
 	return r ? -ENOMEM : 0;
@@ -307,12 +306,10 @@ int weights_read(struct weights *w, const struct desc *d, const struct kernels *
 		weights_deinit(w);
 		return r;
 	}
-	if (!w->output)
-		w->output = w->embedding;
+	w->output = w->head.data ? &w->head : &w->embedding;
 	for (uint32_t l = 0; l < d->n_layers; l++) {
-		/* Fresh arena memory of ours, not of the file. */
 		if (d->layers[l].moe && d->layers[l].router.file == DESC_FILE_NONE)
-			desc_router_rows(d, l, (float *)(uintptr_t)w->layers[l].router);
+			desc_router_rows(d, l, w->layers[l].router.data);
 	}
 	return 0;
 }

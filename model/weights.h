@@ -3,8 +3,8 @@
 
 /*
  * Where the dense weights of a description are in memory, and how they get there: read around the
- * page cache in large pieces, several in flight, straight to their place in the arena.  Immutable
- * once read.  Used by the engine's start and its steps.
+ * page cache in large pieces, several in flight, straight to their place in the arena.  Once read,
+ * only their packing changes.  Used by the engine's start and its steps.
  */
 
 #include <stdint.h>
@@ -14,17 +14,20 @@
 #include "file.h"
 #include "io.h"
 #include "kernels.h"
+#include "matrix.h"
 #include "mem.h"
 
 struct weights_layer {
 	const float *attn_norm, *q_norm, *k_norm, *ffn_norm; /* q_norm, k_norm may be NULL */
-	const void *q, *k, *v, *o;
-	const void *router;		/* NULL in a dense layer */
-	const void *expert[DESC_PARTS]; /* dense layers only */
+	struct matrix q, k, v, o;
+	struct matrix router;		  /* not in a dense layer */
+	struct matrix expert[DESC_PARTS]; /* dense layers only */
 };
 
 struct weights {
-	const void *embedding, *output;
+	struct matrix embedding;
+	struct matrix head;    /* where it is not the embedding */
+	struct matrix *output; /* one of the two */
 	const float *output_norm;
 	const float *rope_factors; /* NULL where absent */
 	struct weights_layer *layers;

@@ -62,6 +62,7 @@ struct store_slot {
 	uint32_t holds;
 	uint32_t withdrawn; /* by so many ranges; not in the free list while there is one */
 	bool urgent;
+	bool mark;	   /* of those who hold it */
 	uint32_t requests; /* in flight or waiting for another try */
 	int error;
 	struct store_layout layout;
@@ -125,7 +126,7 @@ struct store_item *store_item_find(struct store *s, uint32_t group, uint32_t exp
 struct store_slot *store_slot_take(struct store *s, struct store_item *item);
 /* Forgets what the slot holds. */
 void store_slot_clear(struct store *s, struct store_slot *slot);
-void store_slot_view(const struct store_slot *slot, struct store_view *ret);
+void store_slot_view(struct store_slot *slot, struct store_view *ret);
 
 /* store-read.c */
 int store_reads_init(struct store *s, struct error *err);

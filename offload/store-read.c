@@ -99,6 +99,7 @@ static void finish(struct store *s, struct store_slot *slot)
 		return;
 	}
 	s->stats.bytes_useful += slot->layout.useful;
+	slot->mark = false;
 	if (s->config.fill) {
 		store_slot_view(slot, &view);
 		s->config.fill(s->config.fill_arg, item->group, item->expert, &view);

@@ -463,8 +463,9 @@ void store_restore(struct store *s, const void *p, size_t n)
 	}
 }
 
-void store_slot_view(const struct store_slot *slot, struct store_view *ret)
+void store_slot_view(struct store_slot *slot, struct store_view *ret)
 {
+	ret->mark = &slot->mark;
 	for (uint32_t i = 0; i < STORE_PARTS; i++)
 		ret->part[i] = slot->layout.part_at[i] == UINT64_MAX
 				       ? NULL

@@ -31,9 +31,14 @@ struct store_expert {
 	struct store_extent part[STORE_PARTS];
 };
 
-/* Where the bytes of an expert are, once ready: part[i] points at the extent's first byte. */
+/*
+ * Where the bytes of an expert are, once ready: part[i] points at the extent's first byte.  Who
+ * holds it may change them in place, and says so to later holders by the mark, which is false when
+ * the bytes have just been read.
+ */
 struct store_view {
-	const void *part[STORE_PARTS];
+	void *part[STORE_PARTS];
+	bool *mark;
 };
 
 struct store_config {

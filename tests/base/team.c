@@ -22,7 +22,7 @@ struct job {
 	unsigned calls[LIMIT_THREADS];
 	unsigned workers;
 	unsigned char seen[ITEMS];
-	atomic_size_t next;
+	struct team_shares shares;
 	atomic_uint total;
 	atomic_bool under_way;
 };
@@ -51,10 +51,10 @@ static void brief(void *arg, unsigned worker, unsigned workers)
 static void take_work(void *arg, unsigned worker, unsigned workers)
 {
 	struct job *j = arg;
-	size_t begin, end;
+	uint32_t begin, end;
 
-	while (team_take(&j->next, ITEMS, 7, &begin, &end))
-		for (size_t i = begin; i < end; i++)
+	while (team_shares_take(&j->shares, worker, 7, &begin, &end))
+		for (uint32_t i = begin; i < end; i++)
 			j->seen[i]++;
 }
 
@@ -77,7 +77,7 @@ static void test_sizes(void **state)
 		}
 		memset(j, 0, sizeof *j);
 		for (unsigned n = 1; n <= 50; n++) {
-			atomic_store(&j->next, 0);
+			team_shares_init(&j->shares, sizes[s], ITEMS, 7);
 			team_run(t, take_work, j);
 			for (size_t i = 0; i < ITEMS; i++)
 				assert_int_equal(j->seen[i], n);
@@ -127,20 +127,41 @@ static void test_late(void **state)
 	free(j);
 }
 
-static void test_take(void **state)
+/* All items once; each worker's own first and in order, then others' from the back. */
+static void test_shares(void **state)
 {
-	for (size_t n = 0; n < 200; n += 13)
-		for (size_t piece = 1; piece < 70; piece += 17) {
-			atomic_size_t next = 0;
-			size_t at = 0, begin, end;
+	static struct team_shares shares;
 
-			while (team_take(&next, n, piece, &begin, &end)) {
-				assert_int_equal(begin, at);
-				assert_in_range(end, begin + 1, begin + piece);
-				at = end;
+	for (unsigned workers = 1; workers < 6; workers++)
+		for (uint32_t n = 0; n < 200; n += 13)
+			for (uint32_t piece = 1; piece < 70; piece += 17) {
+				unsigned char seen[200] = {0};
+				uint32_t begin, end, taken = 0;
+
+				team_shares_init(&shares, workers, n, piece);
+				while (team_shares_take(
+					&shares, workers - 1, piece, &begin, &end)) {
+					assert_in_range(end, begin + 1, begin + piece);
+					assert_true(end <= n);
+					for (uint32_t i = begin; i < end; i++)
+						assert_int_equal(seen[i]++, 0);
+					taken += end - begin;
+				}
+				assert_int_equal(taken, n);
+				assert_false(team_shares_take(&shares, 0, piece, &begin, &end));
 			}
-			assert_int_equal(at, n);
+	team_shares_init(&shares, 2, 10, 2);
+	{
+		static const uint32_t order[] = {0, 2, 8, 6, 4};
+
+		for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+			uint32_t begin, end;
+
+			assert_true(team_shares_take(&shares, 0, 2, &begin, &end));
+			assert_int_equal(begin, order[i]);
+			assert_int_equal(end, begin + 2);
 		}
+	}
 }
 
 int main(void)
@@ -149,7 +170,7 @@ int main(void)
 		cmocka_unit_test(test_sizes),
 		cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_late),
-		cmocka_unit_test(test_take),
+		cmocka_unit_test(test_shares),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

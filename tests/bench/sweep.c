@@ -17,7 +17,7 @@ DEFINE_CLEANUP(struct team *, team_free, NULL)
 struct sweep {
 	const char *base;
 	size_t size;
-	atomic_size_t next;
+	struct team_shares shares;	  /* of huge pages */
 	uint64_t sums[LIMIT_THREADS][16]; /* a cache line and more for each */
 };
 
@@ -44,10 +44,11 @@ static uint64_t sum_lines(const char *p, size_t n)
 static void sweep_worker(void *arg, unsigned worker, unsigned workers)
 {
 	struct sweep *s = arg;
-	size_t begin, end;
+	uint32_t begin, end;
 
-	while (team_take(&s->next, s->size, MEM_HUGE_PAGE, &begin, &end))
-		s->sums[worker][0] += sum_lines(s->base + begin, end - begin);
+	while (team_shares_take(&s->shares, worker, 1, &begin, &end))
+		s->sums[worker][0] +=
+			sum_lines(s->base + begin * MEM_HUGE_PAGE, (end - begin) * MEM_HUGE_PAGE);
 }
 
 int sweep_measure(const char *base, size_t size, unsigned threads, double *ret)
@@ -65,7 +66,7 @@ int sweep_measure(const char *base, size_t size, unsigned threads, double *ret)
 		uint64_t start = clock_now();
 		double rate;
 
-		atomic_store(&s.next, 0);
+		team_shares_init(&s.shares, threads, (uint32_t)(size / MEM_HUGE_PAGE), 1);
 		team_run(team, sweep_worker, &s);
 		rate = (double)size / (double)(clock_now() - start) * (double)CLOCK_NS_PER_S / 1e9;
 		best = num_max(best, rate);
