@@ -79,10 +79,28 @@ static bool cpu_permit(enum kernels_tier tier)
 	return true;
 }
 
+#ifdef __aarch64__
+#define FPCR_FLUSH_INPUTS 0x1u	   /* FIZ */
+#define FPCR_ALTERNATE 0x2u	   /* AH: NaNs, signs of zeros and flushing in another way */
+#define FPCR_FLUSH 0x1000000u	   /* FZ: operands and results */
+#define FPCR_ROUND 0xc00000u	   /* RMode */
+#define FPCR_OTHER_HALF 0x4000000u /* AHP: half floats without infinities */
+
+int kernels_check_thread(void)
+{
+	const uint64_t bad =
+		FPCR_FLUSH_INPUTS | FPCR_ALTERNATE | FPCR_FLUSH | FPCR_ROUND | FPCR_OTHER_HALF;
+	uint64_t fpcr;
+
+	__asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+	return fpcr & bad ? -ENOTSUP : 0;
+}
+#else
 int kernels_check_thread(void)
 {
 	return fegetround() == FE_TONEAREST ? 0 : -ENOTSUP;
 }
+#endif
 #endif
 
 static const struct kernels *const tiers[KERNELS_TIER_MAX] = {

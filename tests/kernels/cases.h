@@ -3,6 +3,7 @@
 
 /* What the tests of kernels draw their operands from, and how they compare. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,9 @@ uint64_t draw(void);
 /* Between -2 and 2. */
 float draw_float(void);
 float as_float(uint32_t u);
+
+/* True; where TEST_SHARE is a number, as under emulation, for one case in so many. */
+bool chosen(void);
 
 /* SPAN bytes that end at a page nobody may read; munmap() SPAN + 4096. */
 uint8_t *guarded(void);

@@ -2,7 +2,8 @@
 
 /*
  * Packed weights: the layout as kernels.h describes it, back and forth, and every tier's products
- * with it against the scalar tier's with native rows, bit by bit.  TEST_SEED repeats a run.
+ * with it against the scalar tier's with native rows, bit by bit.  TEST_SEED repeats a run,
+ * TEST_SHARE shortens it.
  */
 
 #include <setjmp.h>
@@ -156,6 +157,8 @@ static void test_products(void **unused)
 
 					/* The scalar tier is slow. */
 					if (s.tiles * s.cols * s.blocks > 300 && draw() % 4)
+						continue;
+					if (!chosen())
 						continue;
 					product_case(f, space, &s, FILL_TAME, gap);
 					for (int k = FILL_WILD; b == 2 && k < FILL_MAX; k++)

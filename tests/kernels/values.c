@@ -292,6 +292,16 @@ static void test_thread(void **unused)
 		assert_int_equal(kernels_check_thread(), -ENOTSUP);
 		_mm_setcsr(_mm_getcsr() & ~bit);
 	}
+#elif defined(__aarch64__)
+	/* Flush-to-zero, and half floats of another kind. */
+	for (uint64_t bit = UINT64_C(1) << 24; bit <= UINT64_C(1) << 26; bit *= 4) {
+		uint64_t kept;
+
+		__asm__ volatile("mrs %0, fpcr" : "=r"(kept));
+		__asm__ volatile("msr fpcr, %0" : : "r"(kept | bit));
+		assert_int_equal(kernels_check_thread(), -ENOTSUP);
+		__asm__ volatile("msr fpcr, %0" : : "r"(kept));
+	}
 #endif
 	assert_int_equal(kernels_check_thread(), 0);
 }
