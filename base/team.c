@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "num.h"
 
 /*
@@ -26,7 +27,10 @@
  */
 #define REST_LEAST_MS 8u
 #define REST_MOST_MS 128u
-#define REST_FORGET 256u /* jobs in a row without being late */
+#define REST_FORGET 16u /* jobs in a row without being late */
+
+/* A caller that waited so long did not wait for a piece of work. */
+#define LATE_NS 1000000u
 
 /*
  * One word is the gate of the job under way: how many workers are inside, whether more may enter,
@@ -61,7 +65,7 @@ struct worker {
 struct team {
 	_Alignas(128) atomic_uint gate;
 	_Alignas(128) atomic_uint sleepers;
-	atomic_bool caller_sleeps;
+	_Atomic uint64_t caller_sleeps; /* since then (clock_now()), or 0 */
 	team_fn fn; /* read only inside */
 	void *arg;
 	unsigned n;
@@ -114,16 +118,20 @@ static bool enter(struct team *t, unsigned *number)
 	}
 }
 
-/* True where the caller has gone to sleep over this worker. */
+/* True where the caller has waited long for this worker. */
 static bool leave(struct team *t)
 {
 	unsigned gate = atomic_fetch_sub(&t->gate, 1) - 1;
+	uint64_t since;
 
-	if (gate & GATE_OPEN || !atomic_load(&t->caller_sleeps))
+	if (gate & GATE_OPEN)
+		return false;
+	since = atomic_load(&t->caller_sleeps);
+	if (!since)
 		return false;
 	if (!(gate & GATE_INSIDE))
 		futex_wake(&t->gate, WAKE_CALLER);
-	return true;
+	return clock_now() - since > LATE_NS;
 }
 
 /* Times that this thread lost its processor without giving it up. */
@@ -135,8 +143,8 @@ static long preemptions(void)
 }
 
 /*
- * After a job for which the caller waited.  A long piece of work taken last is no reason to stay
- * away; a processor that somebody else has is one.
+ * After a job for which the caller waited long.  A long piece of work taken last is no reason to
+ * stay away; a processor that somebody else has is one.
  */
 static void rest(struct worker *w)
 {
@@ -184,10 +192,10 @@ static void wait_until_left(struct team *t)
 		pause_cpu();
 	}
 	/* Somebody inside was preempted, perhaps: asleep, we leave it our processor. */
-	atomic_store(&t->caller_sleeps, true);
+	atomic_store(&t->caller_sleeps, clock_now());
 	while ((gate = atomic_load(&t->gate)) & GATE_INSIDE)
 		futex_wait(&t->gate, gate, WAKE_CALLER);
-	atomic_store(&t->caller_sleeps, false);
+	atomic_store(&t->caller_sleeps, 0);
 }
 
 /* Signals belong to the threads that expect them. */
