@@ -74,10 +74,11 @@ struct bench {
 	bool warming;	       /* computing contexts: nothing counts */
 	struct bench_round round, all;
 	struct bench_totals totals;
+	json_t *breakdown; /* NULL: not asked for */
 	uint64_t wall_ns;
 };
 
-static int bench_look(struct bench *b, struct bench_totals *ret)
+static int bench_look(struct bench *b, struct bench_totals *ret, json_t **ret_time)
 {
 	json_t *status;
 	int k = status_get(b->clients[0].m, &status);
@@ -87,6 +88,7 @@ static int bench_look(struct bench *b, struct bench_totals *ret)
 	k = json_unpack(status, "{s:{s:I,s:I},s:{s:I,s:I}}", "cache", "hits", &ret->hits, "misses",
 		&ret->misses, "io", "bytes_read", &ret->bytes_read, "bytes_useful",
 		&ret->bytes_useful);
+	*ret_time = json_incref(json_object_get(status, "time"));
 	json_decref(status);
 	return k < 0 ? complain("the daemon's status has no figures of its cache") : EXIT_OK;
 }
@@ -242,6 +244,7 @@ static void round_count(struct bench *b, uint64_t wall_ns)
 
 static int bench_round(struct bench *b)
 {
+	json_t *time[2] = {NULL, NULL};
 	struct bench_totals before, after;
 	uint64_t start, wall;
 	int k = 0;
@@ -252,13 +255,13 @@ static int bench_round(struct bench *b)
 		b->warming = false;
 	}
 	if (k == 0)
-		k = bench_look(b, &before);
+		k = bench_look(b, &before, &time[0]);
 	start = clock_now();
 	if (k == 0)
 		k = bench_run(b, b->o->repeat);
 	wall = clock_now() - start;
 	if (k == 0)
-		k = bench_look(b, &after);
+		k = bench_look(b, &after, &time[1]);
 	if (k == 0) {
 		round_count(b, wall);
 		b->totals.hits += after.hits - before.hits;
@@ -266,6 +269,10 @@ static int bench_round(struct bench *b)
 		b->totals.bytes_read += after.bytes_read - before.bytes_read;
 		b->totals.bytes_useful += after.bytes_useful - before.bytes_useful;
 	}
+	if (k == 0 && b->breakdown)
+		k = breakdown_add(b->breakdown, time[0], time[1]);
+	json_decref(time[0]);
+	json_decref(time[1]);
 	return k;
 }
 
@@ -309,6 +316,8 @@ static json_t *bench_json(struct bench *b)
 	}
 	(void)json_object_set_new(spreads, "ttft_s", spread(b->ttft, b->n_ttft));
 	(void)json_object_set_new(root, "spread", spreads);
+	if (b->breakdown)
+		(void)json_object_set_new(root, "breakdown", breakdown_json(b->breakdown));
 	return root;
 }
 
@@ -347,6 +356,8 @@ static int bench_print(struct bench *b)
 		ratio((double)t->hits, (double)(t->hits + t->misses)) * 100,
 		(double)t->bytes_read / 1e6, (double)t->bytes_useful / 1e6,
 		ratio((double)a->io_wait_ns, (double)(a->prefill_ns + a->decode_ns)) * 100);
+	if (b->breakdown)
+		breakdown_print(b->breakdown);
 	return output_end();
 }
 
@@ -390,6 +401,8 @@ static int bench_init(struct bench *b)
 		ok &= (b->rates[r] = calloc(o->rounds, sizeof(double))) != NULL;
 	for (uint64_t i = 0; i < b->n && ok; i++)
 		ok = (b->sequences[i].ids = calloc(ids, sizeof(uint32_t))) != NULL;
+	if (o->breakdown)
+		ok &= (b->breakdown = json_object()) != NULL;
 	return ok ? 0 : complain("out of memory");
 }
 
@@ -405,6 +418,7 @@ static void bench_deinit(struct bench *b)
 	free(b->polls);
 	free(b->sequences);
 	free(b->ttft);
+	json_decref(b->breakdown);
 }
 
 int verb_bench(const struct options *o)

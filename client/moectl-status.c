@@ -45,6 +45,10 @@ static void show(const char *section, json_t *value, int depth)
 		(void)printf("%*s%-*s ", depth * 2, "", 24 - depth * 2, key);
 		switch (json_typeof(v)) {
 		case JSON_OBJECT:
+			if (!depth && strcmp(key, "time") == 0) {
+				breakdown_line(v);
+				break;
+			}
 			(void)putchar('\n');
 			show(depth ? section : key, v, depth + 1);
 			break;

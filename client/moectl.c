@@ -65,6 +65,7 @@ static const struct option_info {
 	{"repeat", "R", BENCH, "R requests of each, one after another; default 1"},
 	{"rounds", "N", BENCH, "all that N times: medians, least and most; default 1"},
 	{"seed", "N", BENCH, "the same seed, the same prompts; 0 (default): others each time"},
+	{"breakdown", NULL, BENCH, "where the daemon's time goes, per token"},
 	{"count", "N", PING, "N round trips; default 1000"},
 	{"busy", NULL, PING, "both sides spin instead of sleeping"},
 };
@@ -189,6 +190,7 @@ static int option_take(struct options *o, const char *name, const char *value)
 	o->raw |= strcmp(name, "raw") == 0;
 	o->ids |= strcmp(name, "ids") == 0;
 	o->busy |= strcmp(name, "busy") == 0;
+	o->breakdown |= strcmp(name, "breakdown") == 0;
 	return 0;
 }
 

@@ -19,7 +19,7 @@
 
 struct options {
 	const char *socket;
-	bool json, raw, ids, busy;
+	bool json, raw, ids, busy, breakdown;
 	const char *system;
 	const char *text; /* NULL: none, "-": standard input */
 	const char *stops[16];
@@ -69,6 +69,17 @@ int daemon_next(struct moe *m, const struct moe_event **ret);
 
 /* The daemon's status, an object to be dropped by the caller.  0, or an exit status. */
 int status_get(struct moe *m, json_t **ret);
+
+/*
+ * Sums up, over pairs of the status' "time" before and after, where the daemon's time went, in an
+ * object that the caller begins empty.  0, or an exit status.
+ */
+int breakdown_add(json_t *sum, json_t *before, json_t *after);
+/* The sum per token and in shares: as JSON (NULL: out of memory), as a table. */
+json_t *breakdown_json(json_t *sum);
+void breakdown_print(json_t *sum);
+/* The status' "time" in a line. */
+void breakdown_line(json_t *time);
 
 /* From here on Ctrl-C is counted and ends nothing by itself. */
 void interrupts_catch(void);

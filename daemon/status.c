@@ -98,6 +98,48 @@ static void status_ms(FILE *f, const char *name, const struct status_latencies *
 		(double)status_latency(l, 50) / 1e6, (double)status_latency(l, 99) / 1e6, l->n);
 }
 
+static void status_times(FILE *f, const uint64_t ns[ENGINE_TIMES], enum engine_layer y)
+{
+	unsigned begin = y == ENGINE_LAYER_NONE ? 0 : ENGINE_TIME_IN_LAYER;
+	unsigned end = y == ENGINE_LAYER_NONE ? ENGINE_TIME_IN_LAYER : ENGINE_TIMES;
+
+	for (unsigned t = begin; t < end; ++t)
+		/* A dense layer chooses and reads no experts. */
+		if (y != ENGINE_LAYER_DENSE || t < ENGINE_TIME_ROUTER || t > ENGINE_TIME_WAIT)
+			(void)fprintf(f, "%s\"%s\": %" PRIu64, t == begin ? "" : ", ",
+				engine_time_name(t), ns[t]);
+}
+
+static bool status_has_layers(const struct desc *d, bool moe)
+{
+	for (uint32_t i = 0; i < d->n_layers; ++i)
+		if (d->layers[i].moe == moe)
+			return true;
+	return false;
+}
+
+/* Where the engine's time went, in all and by type of layer. */
+static void status_time(FILE *f, const struct desc *d, const struct engine_stats *e)
+{
+	static const char *const names[] = {"decode", "prefill"};
+
+	(void)fputs(", \"time\": {", f);
+	for (enum engine_context c = 0; c < ENGINE_CONTEXTS; ++c) {
+		(void)fprintf(f, "\"%s\": {\"tokens\": %" PRIu64 ", \"ns\": {", names[c],
+			c == ENGINE_LIVE ? e->rows_live : e->rows_bulk);
+		status_times(f, e->times.ns[c][ENGINE_LAYER_NONE], ENGINE_LAYER_NONE);
+		for (enum engine_layer y = ENGINE_LAYER_MOE; y < ENGINE_LAYERS; ++y) {
+			if (!status_has_layers(d, y == ENGINE_LAYER_MOE))
+				continue;
+			(void)fprintf(f, ", \"%s\": {", engine_layer_name(y));
+			status_times(f, e->times.ns[c][y], y);
+			(void)fputc('}', f);
+		}
+		(void)fputs("}}, ", f);
+	}
+	(void)fprintf(f, "\"idle_ns\": %" PRIu64 "}", e->times.idle_ns);
+}
+
 static void status_engine(FILE *f, struct manager *m)
 {
 	struct engine_stats e;
@@ -136,6 +178,7 @@ static void status_engine(FILE *f, struct manager *m)
 		", \"arena_bytes\": %" PRIu64 ", \"tier\": \"%s\"",
 		(double)e.compute_ns / 1e9, e.steps_live, e.steps_bulk, e.rows_live, e.rows_bulk,
 		e.tiles, e.locked_bytes, e.arena_bytes, e.tier ? e.tier : "none");
+	status_time(f, m->load.desc, &e);
 }
 
 static void status_totals(FILE *f, const struct manager *m)

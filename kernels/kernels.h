@@ -53,7 +53,8 @@ struct kernels_q256 {
 	int16_t sums[16]; /* of each 16 consecutive q */
 	int16_t pairs[8]; /* of each 32 */
 	float d;
-	uint8_t unused[12]; /* 0 */
+	uint16_t peak; /* the largest sum of |q| of 16 consecutive q: what a kernel's sums hold */
+	uint8_t unused[10]; /* 0 */
 };
 
 /* What a weight type is; known also for types that have no product here (see `product`). */

@@ -38,7 +38,7 @@ _moectl()
 	score) words='--json --ids --help' ;;
 	bench)
 		words='--json --prompt-tokens --max-tokens --tokens --context --clients --sequences
-			--repeat --rounds --seed --help'
+			--repeat --rounds --seed --breakdown --help'
 		;;
 	ping) words='--json --count --busy --help' ;;
 	reload | drain) words='--help' ;;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 
 #include <math.h>
+#include <stdlib.h>
 #include "quant.h"
 #include "ref.h"
 #include "unpack.h"
@@ -39,6 +40,20 @@ static float quantize_block(const float *x, int8_t *q, size_t n)
 	return d;
 }
 
+static uint16_t quantize_peak(const int8_t q[256])
+{
+	unsigned peak = 0;
+
+	for (unsigned j = 0; j < 256; j += 16) {
+		unsigned sum = 0;
+
+		for (unsigned i = j; i < j + 16; i++)
+			sum += (unsigned)abs(q[i]);
+		peak = sum > peak ? sum : peak;
+	}
+	return (uint16_t)peak;
+}
+
 void ref_quantize(enum kernels_input input, const float *x, void *out, size_t n)
 {
 	if (input == KERNELS_INPUT_Q32) {
@@ -57,6 +72,7 @@ void ref_quantize(enum kernels_input input, const float *x, void *out, size_t n)
 			b->d = quantize_block(x + i * 256, b->q, 256);
 			memset(b->sums, 0, sizeof(b->sums));
 			memset(b->unused, 0, sizeof(b->unused));
+			b->peak = quantize_peak(b->q);
 			for (unsigned j = 0; j < 256; j++)
 				b->sums[j / 16] = (int16_t)(b->sums[j / 16] + b->q[j]);
 			for (unsigned j = 0; j < 8; j++)

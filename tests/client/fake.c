@@ -268,13 +268,17 @@ static bool on_session(struct fake *f, struct conn *c, const struct wire_record 
 static bool on_status(struct fake *f, struct conn *c, uint64_t number)
 {
 	struct wire_status_piece piece = {0};
-	char text[512];
+	char text[1024];
 	int n = snprintf(text, sizeof text,
 		"{\"version\":\"fake\",\"budget\":{\"limit\":4096},\"x\":[1,2],"
 		"\"name\":\"a\\u001bb\",\"ok\":true,\"rate\":0.5,"
 		"\"cache\":{\"hits\":%u,\"misses\":%u},"
-		"\"io\":{\"bytes_read\":%u,\"bytes_useful\":%u}}",
-		10 * f->answers, 5 * f->answers, 4096 * f->answers, 4000 * f->answers);
+		"\"io\":{\"bytes_read\":%u,\"bytes_useful\":%u},"
+		"\"time\":{\"decode\":{\"tokens\":%u,\"ns\":{\"head\":%u,\"moe\":{\"down\":%u}}},"
+		"\"prefill\":{\"tokens\":0,\"ns\":{\"head\":0,\"moe\":{\"down\":0}}},"
+		"\"idle_ns\":%llu}}",
+		10 * f->answers, 5 * f->answers, 4096 * f->answers, 4000 * f->answers,
+		10 * f->answers, 400 * f->answers, 600 * f->answers, 1000000000ull * f->answers);
 
 	assert(n > 0 && (size_t)n < sizeof text);
 	piece.of = (uint32_t)n;

@@ -61,7 +61,7 @@ def test_help():
     options = {"prompt": ["system", "raw", "temperature", "top-k", "top-p", "min-p", "seed",
                           "max-tokens", "stop", "json"],
                "bench": ["json", "prompt-tokens", "max-tokens", "tokens", "context", "clients",
-                         "sequences", "repeat", "rounds", "seed"],
+                         "sequences", "repeat", "rounds", "seed", "breakdown"],
                "ping": ["json", "count", "busy"], "score": ["json", "ids"], "status": ["json"]}
     for v, names in options.items():
         own = good(v, "--help").decode()
@@ -174,6 +174,8 @@ def test_status():
     assert o["version"] == "fake" and o["name"] == "a\x1bb"
     text = good("status")
     assert b"\x1b" not in text and b"4.00 KiB (4096)" in text, text
+    assert re.search(rb"^time +decode [\d.]+ us a token, prefill 0 us a token, idle \d+ s$", text,
+                     re.M), text
 
 
 def test_bench():
@@ -217,6 +219,24 @@ def test_bench_rounds():
     assert re.search(r"^decode .*tokens/s of one request \([\d.]+ to [\d.]+\)$", text, re.M), text
     assert "prefill, all" in text
     assert "prefill, all" not in good("bench").decode()
+
+
+def test_bench_breakdown():
+    """Of an answer the fake daemon says: 100 ns a token of decode, 60 of them in MoE layers."""
+    o = json.loads(good("bench", "--json", "--breakdown", "--context", "9", "--rounds", "3"))
+    b = o["breakdown"]
+    assert b["decode"]["tokens"] == 3 * 10 and b["prefill"]["tokens"] == 0, b
+    assert abs(b["decode"]["us_per_token"] - 0.1) < 1e-9 and b["prefill"]["us_per_token"] == 0, b
+    assert b["decode"]["time"] == {
+        "head": {"us_per_token": 0.04, "share": 0.4},
+        "moe": {"down": {"us_per_token": 0.06, "share": 0.6}}}, b
+    assert b["prefill"]["time"]["moe"]["down"] == {"us_per_token": 0, "share": 0}, b
+    assert abs(b["idle_s"] - 3) < 1e-9, b
+    assert "breakdown" not in json.loads(good("bench", "--json"))
+    text = good("bench", "--breakdown").decode()
+    assert re.search(r"^moe +0\.06 +60\.0 % +0\.00 +0\.0 %$", text, re.M), text
+    assert re.search(r"^  down +0\.06 +60\.0 % +0\.00 +0\.0 %$", text, re.M), text
+    assert re.search(r"^total +0\.10 +100\.0 % +0\.00 +0\.0 %$", text, re.M), text
 
 
 def test_bench_seed():
@@ -388,7 +408,7 @@ test_loading()
 daemon = start()
 try:
     for test in (test_prompt, test_prompt_json, test_score, test_status, test_bench,
-                 test_bench_rounds, test_bench_seed, test_ping, test_admin, test_output,
+                 test_bench_rounds, test_bench_breakdown, test_bench_seed, test_ping, test_admin, test_output,
                  test_cancel, test_terminal):
         test()
     daemon = test_restart(daemon)

@@ -65,11 +65,21 @@ static void quantize_small(const float *x, struct kernels_q32 *b)
 		b->sum += quantize_codes(x + j, _mm256_set1_ps(f), b->q + j);
 }
 
+/* The sum of the magnitudes of 16 codes. */
+static inline unsigned quantize_sum(const int8_t *q)
+{
+	__m128i a = _mm_abs_epi8(_mm_loadu_si128((const void *)q));
+
+	a = _mm_sad_epu8(a, _mm_setzero_si128());
+	return (unsigned)(_mm_cvtsi128_si32(a) + _mm_extract_epi16(a, 4));
+}
+
 static void quantize_large(const float *x, struct kernels_q256 *b)
 {
 	float f;
 
 	b->d = quantize_scale(x, 256, &f);
+	b->peak = 0;
 	memset(b->unused, 0, sizeof(b->unused));
 	memset(b->sums, 0, sizeof(b->sums));
 	memset(b->pairs, 0, sizeof(b->pairs));
@@ -78,6 +88,11 @@ static void quantize_large(const float *x, struct kernels_q256 *b)
 		return;
 	for (unsigned j = 0; j < 16; j++)
 		b->sums[j] = (int16_t)quantize_codes(x + j * 16, _mm256_set1_ps(f), b->q + j * 16);
+	for (unsigned j = 0; j < 16; j++) {
+		unsigned sum = quantize_sum(b->q + j * 16);
+
+		b->peak = (uint16_t)(sum > b->peak ? sum : b->peak);
+	}
 	for (unsigned j = 0; j < 8; j++)
 		b->pairs[j] = (int16_t)(b->sums[2 * j] + b->sums[2 * j + 1]);
 }

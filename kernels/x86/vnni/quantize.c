@@ -54,6 +54,21 @@ static void quantize_small(const float *x, struct kernels_q32 *b)
 	b->sum += quantize_codes(x + 16, inverse, b->q + 16);
 }
 
+/* The largest sum of magnitudes of 16 codes. */
+static inline uint16_t quantize_peak(const int8_t q[256])
+{
+	__m512i peak = _mm512_setzero_si512();
+
+	for (unsigned j = 0; j < 256; j += 64) {
+		__m512i a = _mm512_abs_epi8(_mm512_loadu_si512(q + j));
+
+		a = _mm512_sad_epu8(a, _mm512_setzero_si512());
+		a = _mm512_add_epi64(a, _mm512_shuffle_epi32(a, _MM_PERM_BADC));
+		peak = _mm512_max_epu32(peak, a);
+	}
+	return (uint16_t)_mm512_reduce_max_epu32(peak);
+}
+
 static void quantize_large(const float *x, struct kernels_q256 *b)
 {
 	__m512 inverse;
@@ -65,11 +80,13 @@ static void quantize_large(const float *x, struct kernels_q256 *b)
 		memset(b->q, 0, sizeof(b->q));
 		memset(b->sums, 0, sizeof(b->sums));
 		memset(b->pairs, 0, sizeof(b->pairs));
+		b->peak = 0;
 		return;
 	}
 	inverse = _mm512_set1_ps(f);
 	for (unsigned j = 0; j < 16; j++)
 		b->sums[j] = (int16_t)quantize_codes(x + j * 16, inverse, b->q + j * 16);
+	b->peak = quantize_peak(b->q);
 	for (unsigned j = 0; j < 8; j++)
 		b->pairs[j] = (int16_t)(b->sums[2 * j] + b->sums[2 * j + 1]);
 }
