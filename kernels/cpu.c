@@ -13,6 +13,8 @@
 #include "num.h"
 #include "ref.h"
 
+#define TIER_BIT(tier) (1u << (tier))
+
 #ifdef __x86_64__
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -25,6 +27,7 @@
 
 #define CPUID7_AMX_TILE (1u << 24) /* edx */
 #define CPUID7_AMX_INT8 (1u << 25)
+#define CPUID7_1_AVX_VNNI (1u << 4) /* eax of subleaf 1 */
 
 /* Of arch_prctl(2): leave to use a register state that is off until asked for (Linux 5.16). */
 #define ARCH_REQ_XCOMP_PERM 0x1023
@@ -34,25 +37,41 @@
 #define MXCSR_FLUSH 0x8000u
 #define MXCSR_DENORMALS 0x0040u
 
-/* Best tier of this machine; a CPU too old for any has none but the scalar. */
-static enum kernels_tier cpu_tier(void)
+static bool cpu_has_avx_vnni(void)
+{
+	unsigned a, b, c, d;
+
+	/* eax of subleaf 0 is the last subleaf there is. */
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 &&
+	       __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & CPUID7_1_AVX_VNNI);
+}
+
+/*
+ * The tiers that this machine has, as bits.  They are no chain: servers have VNNI with registers of
+ * 512 bits, some without the form for 256, desktops only that.
+ */
+static unsigned cpu_tiers(void)
 {
 	const unsigned need1 = bit_FMA | bit_OSXSAVE | bit_AVX | bit_F16C;
 	const unsigned need7 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-	unsigned a, b, c, d, low, high;
+	unsigned a, b, c, d, low, high, tiers = TIER_BIT(KERNELS_SCALAR);
 
 	if (!__get_cpuid(1, &a, &b, &c, &d) || (c & need1) != need1)
-		return KERNELS_SCALAR;
+		return tiers;
 	__asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
 	if ((low & XCR0_AVX) != XCR0_AVX)
-		return KERNELS_SCALAR;
+		return tiers;
 	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2))
-		return KERNELS_SCALAR;
+		return tiers;
+	tiers |= TIER_BIT(KERNELS_AVX2);
+	if (cpu_has_avx_vnni())
+		tiers |= TIER_BIT(KERNELS_AVXVNNI);
 	if ((b & need7) != need7 || !(c & bit_AVX512VNNI) || (low & XCR0_AVX512) != XCR0_AVX512)
-		return KERNELS_AVX2;
+		return tiers;
+	tiers |= TIER_BIT(KERNELS_VNNI);
 	if ((~d & (CPUID7_AMX_TILE | CPUID7_AMX_INT8)) || (low & XCR0_AMX) != XCR0_AMX)
-		return KERNELS_VNNI;
-	return KERNELS_AMX;
+		return tiers;
+	return tiers | TIER_BIT(KERNELS_AMX);
 }
 
 /* The kernel saves 8 KiB more for each thread that uses tiles, and wants to be asked before. */
@@ -69,9 +88,9 @@ int kernels_check_thread(void)
 	return _mm_getcsr() & bad ? -ENOTSUP : 0;
 }
 #else
-static enum kernels_tier cpu_tier(void)
+static unsigned cpu_tiers(void)
 {
-	return KERNELS_SCALAR;
+	return TIER_BIT(KERNELS_SCALAR);
 }
 
 static bool cpu_permit(enum kernels_tier tier)
@@ -108,6 +127,9 @@ static const struct kernels *const tiers[KERNELS_TIER_MAX] = {
 #ifdef KERNELS_HAVE_AVX2
 	[KERNELS_AVX2] = &kernels_tier_avx2,
 #endif
+#ifdef KERNELS_HAVE_AVXVNNI
+	[KERNELS_AVXVNNI] = &kernels_tier_avxvnni,
+#endif
 #ifdef KERNELS_HAVE_VNNI
 	[KERNELS_VNNI] = &kernels_tier_vnni,
 #endif
@@ -118,12 +140,12 @@ static const struct kernels *const tiers[KERNELS_TIER_MAX] = {
 
 const struct kernels *kernels_get(enum kernels_tier tier)
 {
-	return tier <= cpu_tier() && cpu_permit(tier) ? tiers[tier] : NULL;
+	return cpu_tiers() & TIER_BIT(tier) && cpu_permit(tier) ? tiers[tier] : NULL;
 }
 
 int kernels_init(const struct kernels **ret)
 {
-	static const char *const names[] = {"scalar", "avx2", "vnni", "amx"};
+	static const char *const names[] = {"scalar", "avx2", "avxvnni", "vnni", "amx"};
 	const char *wish = getenv("MOED_CPU");
 	size_t ceiling = KERNELS_TIER_MAX - 1;
 

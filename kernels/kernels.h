@@ -141,14 +141,15 @@ static inline size_t kernels_attention_state(size_t head)
 enum kernels_tier {
 	KERNELS_SCALAR,
 	KERNELS_AVX2,
-	KERNELS_VNNI, /* AVX-512 F, BW, DQ, VL and VNNI */
+	KERNELS_AVXVNNI, /* the int8 dot product of 256 bits, without AVX-512 */
+	KERNELS_VNNI,	 /* AVX-512 F, BW, DQ, VL and VNNI */
 	KERNELS_AMX,
 	KERNELS_TIER_MAX,
 };
 
 struct kernels {
 	enum kernels_tier tier;
-	const char *name; /* "scalar", "avx2", "vnni", "amx" */
+	const char *name; /* "scalar", "avx2", "avxvnni", "vnni", "amx" */
 
 	/* Rounds a row to the input form; n is a multiple of its block. */
 	void (*quantize)(enum kernels_input input, const float *x, void *out, size_t n);
@@ -205,7 +206,7 @@ struct kernels {
 };
 
 /*
- * The best tier that the CPU, the system and MOED_CPU allow.  MOED_CPU (scalar|avx2|vnni|amx) is a
+ * The best tier that the CPU, the system and MOED_CPU allow.  MOED_CPU (scalar|avx2|avxvnni|vnni|amx) is a
  * ceiling: one above what the machine has is met by the best below it; empty is none.  -EINVAL for
  * another word, and *ret is not set.
  */

@@ -313,7 +313,7 @@ int engine_load(struct engine *e, const struct engine_config *config, struct err
 	if (r < 0)
 		return error_errno(err, r,
 			"cannot choose kernels: MOED_CPU is not one of scalar, "
-			"avx2, vnni, amx");
+			"avx2, avxvnni, vnni, amx");
 	r = kernels_check_thread();
 	if (r < 0)
 		return error_set(

@@ -39,5 +39,6 @@ void ref_f16_to_f32(float *out, const uint16_t *x, size_t n);
 /* The tables of the tiers; which of them are linked is known to cpu.c. */
 extern const struct kernels kernels_tier_scalar;
 extern const struct kernels kernels_tier_avx2;
+extern const struct kernels kernels_tier_avxvnni;
 extern const struct kernels kernels_tier_vnni;
 extern const struct kernels kernels_tier_amx;

@@ -248,7 +248,7 @@ static void test_attention(void **unused)
 
 static void test_choice(void **unused)
 {
-	static const char *const words[] = {"scalar", "avx2", "vnni", "amx"};
+	static const char *const words[] = {"scalar", "avx2", "avxvnni", "vnni", "amx"};
 	static const char *const wrong[] = {"avx3", "AVX2", " avx2", "avx", "avx2,vnni", "0"};
 	const struct kernels *k = NULL;
 

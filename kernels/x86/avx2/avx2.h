@@ -7,3 +7,13 @@
 
 #define TIER(name) avx2_##name
 #include "tier.h"
+
+void avx2_packed_q4_0(const struct kernels_product *p);
+void avx2_packed_q4_1(const struct kernels_product *p);
+void avx2_packed_q5_0(const struct kernels_product *p);
+void avx2_packed_q5_1(const struct kernels_product *p);
+void avx2_packed_q8_0(const struct kernels_product *p);
+void avx2_packed_q4_k(const struct kernels_product *p);
+void avx2_packed_q5_k(const struct kernels_product *p);
+void avx2_packed_q6_k(const struct kernels_product *p);
+void avx2_pack(uint32_t type, void *w, size_t n, void *scratch);

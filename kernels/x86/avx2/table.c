@@ -20,6 +20,18 @@ const struct kernels kernels_tier_avx2 = {
 			[KERNELS_Q5_K] = avx2_product_q5_k,
 			[KERNELS_Q6_K] = avx2_product_q6_k,
 		},
+	.product_packed =
+		{
+			[KERNELS_Q4_0] = avx2_packed_q4_0,
+			[KERNELS_Q4_1] = avx2_packed_q4_1,
+			[KERNELS_Q5_0] = avx2_packed_q5_0,
+			[KERNELS_Q5_1] = avx2_packed_q5_1,
+			[KERNELS_Q8_0] = avx2_packed_q8_0,
+			[KERNELS_Q4_K] = avx2_packed_q4_k,
+			[KERNELS_Q5_K] = avx2_packed_q5_k,
+			[KERNELS_Q6_K] = avx2_packed_q6_k,
+		},
+	.pack = avx2_pack,
 	.dequantize = ref_dequantize,
 	.rms_norm = avx2_rms_norm,
 	.rope = avx2_rope,

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "avx2.h"
+#include "avxvnni.h"
+
+const struct kernels kernels_tier_avxvnni = {
+	.tier = KERNELS_AVXVNNI,
+	.name = "avxvnni",
+	.quantize = avx2_quantize,
+	.product =
+		{
+			[KERNELS_F32] = avx2_product_f32,
+			[KERNELS_F16] = avx2_product_f16,
+			[KERNELS_BF16] = avx2_product_bf16,
+			[KERNELS_Q4_0] = avx2_product_q4_0,
+			[KERNELS_Q4_1] = avx2_product_q4_1,
+			[KERNELS_Q5_0] = avx2_product_q5_0,
+			[KERNELS_Q5_1] = avx2_product_q5_1,
+			[KERNELS_Q8_0] = avx2_product_q8_0,
+			[KERNELS_Q4_K] = avx2_product_q4_k,
+			[KERNELS_Q5_K] = avx2_product_q5_k,
+			[KERNELS_Q6_K] = avx2_product_q6_k,
+		},
+	.product_packed =
+		{
+			[KERNELS_Q4_0] = avxvnni_packed_q4_0,
+			[KERNELS_Q4_1] = avxvnni_packed_q4_1,
+			[KERNELS_Q5_0] = avxvnni_packed_q5_0,
+			[KERNELS_Q5_1] = avxvnni_packed_q5_1,
+			[KERNELS_Q8_0] = avxvnni_packed_q8_0,
+			[KERNELS_Q4_K] = avxvnni_packed_q4_k,
+			[KERNELS_Q5_K] = avxvnni_packed_q5_k,
+			[KERNELS_Q6_K] = avxvnni_packed_q6_k,
+		},
+	.pack = avx2_pack,
+	.dequantize = ref_dequantize,
+	.rms_norm = avx2_rms_norm,
+	.rope = avx2_rope,
+	.swiglu = avx2_swiglu,
+	.add = avx2_add,
+	.add_scaled = avx2_add_scaled,
+	.softmax = avx2_softmax,
+	.sum_exp = avx2_sum_exp,
+	.attention = avx2_attention,
+	.is_finite = avx2_is_finite,
+	.f32_to_f16 = avx2_f32_to_f16,
+	.f16_to_f32 = avx2_f16_to_f32,
+};
