@@ -16,3 +16,13 @@ void amx_product_q8_0(const struct kernels_product *p);
 void amx_product_q4_k(const struct kernels_product *p);
 void amx_product_q5_k(const struct kernels_product *p);
 void amx_product_q6_k(const struct kernels_product *p);
+
+/* Packed weights. */
+void amx_packed_q4_0(const struct kernels_product *p);
+void amx_packed_q4_1(const struct kernels_product *p);
+void amx_packed_q5_0(const struct kernels_product *p);
+void amx_packed_q5_1(const struct kernels_product *p);
+void amx_packed_q8_0(const struct kernels_product *p);
+void amx_packed_q4_k(const struct kernels_product *p);
+void amx_packed_q5_k(const struct kernels_product *p);
+void amx_packed_q6_k(const struct kernels_product *p);

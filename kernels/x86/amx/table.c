@@ -21,6 +21,18 @@ const struct kernels kernels_tier_amx = {
 			[KERNELS_Q5_K] = amx_product_q5_k,
 			[KERNELS_Q6_K] = amx_product_q6_k,
 		},
+	.product_packed =
+		{
+			[KERNELS_Q4_0] = amx_packed_q4_0,
+			[KERNELS_Q4_1] = amx_packed_q4_1,
+			[KERNELS_Q5_0] = amx_packed_q5_0,
+			[KERNELS_Q5_1] = amx_packed_q5_1,
+			[KERNELS_Q8_0] = amx_packed_q8_0,
+			[KERNELS_Q4_K] = amx_packed_q4_k,
+			[KERNELS_Q5_K] = amx_packed_q5_k,
+			[KERNELS_Q6_K] = amx_packed_q6_k,
+		},
+	.pack = vnni_pack,
 	.dequantize = ref_dequantize,
 	.rms_norm = vnni_rms_norm,
 	.rope = vnni_rope,
