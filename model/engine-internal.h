@@ -60,13 +60,18 @@ struct context {
 	uint32_t n_rows, max_rows;
 	struct step_row *rows;
 	struct engine_callbacks callbacks;
-	float *x;		      /* [rows][hidden] residual */
-	float *cos, *sin;	      /* [rows][rope_dims / 2] */
-	float *norm;		      /* [rows][hidden] input of the experts */
-	char *input[3];		      /* the same, by enum kernels_input; [0] is norm */
-	uint32_t *ids;		      /* [rows][top_k], ascending */
-	float *gates;		      /* [rows][top_k] */
-	float *y;		      /* [rows][top_k][hidden] */
+	float *x;	  /* [rows][hidden] residual */
+	float *cos, *sin; /* [rows][rope_dims / 2] */
+	float *norm;	  /* [rows][hidden] input of the experts */
+	char *input[3];	  /* the same, by enum kernels_input; [0] is norm */
+	uint32_t *ids;	  /* [rows][top_k], ascending */
+	float *gates;	  /* [rows][top_k] */
+	/*
+	 * [rows][top_k][y_stride] outputs of experts.  Those that come in ascending order are added
+	 * up at once, in the place of the first; the others wait in their own.
+	 */
+	float *y;
+	uint32_t *added;	      /* [rows] so many are */
 	uint32_t *pairs;	      /* row * top_k + place, by expert */
 	struct need *needs;	      /* [experts] */
 	uint32_t n_needs, first_need; /* those before are done */
@@ -80,7 +85,8 @@ struct tile {
 	float *norm;		     /* [tile][widest input] */
 	char *input[3];		     /* [tile][widest], by enum kernels_input */
 	float *q, *k, *v, *attended, *out, *logits;
-	float *gate, *up;  /* [tile][ff] */
+	float *gate;	   /* [tile][ff]: gate and up, multiplied */
+	float *blocks;	   /* [threads][SCRATCH_BLOCKS] */
 	char *gathered[3]; /* [tile][input of hidden] */
 	float *head;	   /* [SCRATCH_HEAD_ROWS][vocabulary] */
 	float *attention;  /* [threads] queries, keys and state */
@@ -113,6 +119,7 @@ struct engine {
 	uint32_t *group_experts;
 	struct context contexts[ENGINE_CONTEXTS];
 	struct tile tile;
+	size_t y_stride; /* floats; no power of two, lest all rows meet in one set of a cache */
 	size_t input_bytes[3];	/* of a row of `hidden` */
 	size_t widest_bytes[3]; /* of the widest row */
 	float *frequencies;
@@ -161,6 +168,8 @@ typedef void (*step_fn)(void *arg, unsigned worker, size_t begin, size_t end);
 void step_run(struct engine *e, step_fn fn, void *arg, size_t n, size_t piece);
 /* Pieces for a job of so many tiles of rows. */
 size_t step_piece(const struct engine *e, size_t tiles);
+/* A worker's room for the outputs of a piece of tiles, twice [SCRATCH_TILE][SCRATCH_ROWS]. */
+float *step_block(const struct engine *e, unsigned worker);
 /* A worker's room to pack a tile. */
 void *step_scratch(const struct engine *e, unsigned worker);
 

@@ -79,7 +79,8 @@ static bool place_context(struct engine *e, struct context *c, uint32_t rows)
 	c->ids = part(e, rows * k * 4, &ok);
 	c->gates = part(e, rows * k * 4, &ok);
 	c->pairs = part(e, rows * k * 4, &ok);
-	c->y = part(e, rows * k * hidden * 4, &ok);
+	c->y = part(e, rows * k * e->y_stride * 4, &ok);
+	c->added = part(e, (uint64_t)rows * 4, &ok);
 	c->needs = part(e, ((uint64_t)d->experts + 1) * sizeof *c->needs, &ok);
 	return ok && c->rows;
 }
@@ -104,7 +105,7 @@ static bool place_tile(struct engine *e)
 	t->out = part(e, n * d->hidden * 4, &ok);
 	t->logits = part(e, n * d->experts * 4, &ok);
 	t->gate = part(e, n * ff * 4, &ok);
-	t->up = part(e, n * ff * 4, &ok);
+	t->blocks = part(e, team_size(e->team) * SCRATCH_BLOCKS * 4, &ok);
 	for (unsigned f = 0; f < 3; f++) {
 		uint64_t bytes = f == 1 ? (widest / 32 + 1) * sizeof(struct kernels_q32)
 					: (widest / 256 + 1) * sizeof(struct kernels_q256);
@@ -290,6 +291,7 @@ static int load_memory(struct engine *e, const struct engine_config *config, str
 		&e->weights, d, e->kernels, e->arena, e->io, &e->file, 1, on_weights, &p, err);
 	if (r < 0)
 		return r;
+	e->y_stride = scratch_y_stride(d);
 	for (unsigned f = 0; f < 3; f++)
 		e->input_bytes[f] = kernels_input_bytes(f, d->hidden);
 	e->frequencies = calloc(d->rope_dims / 2 + 1, sizeof *e->frequencies);

@@ -6,7 +6,8 @@
 
 #define ROWS ((size_t)KERNELS_PACK_ROWS)
 
-static struct kernels_product rows_of(const struct matrix_product *p, size_t from, size_t to)
+static struct kernels_product rows_of(
+	const struct matrix_product *p, size_t first, size_t from, size_t to)
 {
 	const struct desc_weight *w = p->weight;
 
@@ -19,7 +20,7 @@ static struct kernels_product rows_of(const struct matrix_product *p, size_t fro
 		.x_stride = p->x_stride,
 		.cols = p->cols,
 		.n = w->cols,
-		.out = p->out + from,
+		.out = p->out + (from - first),
 		.out_stride = p->out_stride,
 	};
 }
@@ -28,19 +29,19 @@ void matrix_multiply(const struct matrix_product *p, size_t begin, size_t end, v
 {
 	const struct kernels *k = p->kernels;
 	const struct desc_weight *w = p->weight;
-	size_t from = begin * ROWS, to = num_min(end * ROWS, (size_t)w->rows);
+	size_t first = begin * ROWS, from = first, to = num_min(end * ROWS, (size_t)w->rows);
 	size_t whole = matrix_packs(k, w->type) ? num_align_down(to, ROWS) : from;
 	struct kernels_product q;
 
 	/* A tile just packed is in the first cache. */
 	for (size_t step = p->packed ? whole - from : ROWS; from < whole; from += step) {
-		q = rows_of(p, from, from + step);
+		q = rows_of(p, first, from, from + step);
 		if (!p->packed)
 			k->pack(w->type, (char *)p->data + from * w->row_bytes, w->cols, scratch);
 		k->product_packed[w->type](&q);
 	}
 	if (from < to) {
-		q = rows_of(p, from, to);
+		q = rows_of(p, first, from, to);
 		k->product[w->type](&q);
 	}
 }

@@ -26,7 +26,7 @@ struct matrix_product {
 	bool packed;
 	const void *x; /* columns, in the form that the type wants */
 	size_t x_stride, cols;
-	float *out; /* of row 0 */
+	float *out; /* of the first row of the first tile */
 	size_t out_stride;
 };
 

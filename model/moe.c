@@ -15,6 +15,7 @@
 #include "num.h"
 
 #define MAX_BATCH SCRATCH_TILE
+#define GATHER_PIECE 8u /* columns */
 
 /* The k best of n scores, ties to the lower number, best first. */
 static void best_of(const float *scores, uint32_t n, uint32_t k, uint32_t *ids)
@@ -164,6 +165,7 @@ void moe_begin(struct engine *e, struct context *c)
 
 	c->n_needs = c->first_need = 0;
 	c->starved = false;
+	memset(c->added, 0, c->n_rows * sizeof *c->added);
 	experts = num_max(experts, 1u);
 	for (uint32_t x = 0; x < experts; x++)
 		c->needs[x] = (struct need){.expert = x};
@@ -243,99 +245,131 @@ struct batch {
 	uint32_t n, cols;
 	size_t tiles; /* of one part, in the product under way */
 	size_t ff;
+	uint32_t pairs[MAX_BATCH]; /* by column */
+	bool add[MAX_BATCH];	   /* to what is there already; else the output waits */
 };
 
-static void gather(struct batch *b)
+/* Items are columns of the batch. */
+static void gather_part(void *arg, unsigned worker, size_t begin, size_t end)
 {
+	const struct batch *b = arg;
 	struct engine *e = b->e;
 	unsigned forms = 1u << step_form(&b->layer->expert[DESC_GATE]) |
 			 1u << step_form(&b->layer->expert[DESC_UP]);
 
-	for (uint32_t i = 0; i < b->n; i++) {
-		const struct part *p = &b->parts[i];
-		const uint32_t *pairs = b->c->pairs + p->need->first + p->need->done;
+	for (size_t i = begin; i < end; i++) {
+		size_t row = b->pairs[i] / e->top_k;
 
-		for (uint32_t j = 0; j < p->n; j++) {
-			size_t row = pairs[j] / e->top_k;
+		for (unsigned f = 0; f < 3; f++) {
+			size_t n = e->input_bytes[f];
 
-			for (unsigned f = 0; f < 3; f++) {
-				size_t n = e->input_bytes[f];
-
-				if (forms & 1u << f)
-					memcpy(e->tile.gathered[f] + (p->first + j) * n,
-						b->c->input[f] + row * n, n);
-			}
+			if (forms & 1u << f)
+				memcpy(e->tile.gathered[f] + i * n, b->c->input[f] + row * n, n);
 		}
 	}
 }
 
-/* Rows of tiles [begin, end) of one part of an expert; from row 0, `out` is [columns][rows]. */
-static void multiply(const struct batch *b, const struct part *p, enum desc_part which,
-	const void *x, size_t x_stride, float *out, size_t tile, unsigned worker)
+/* The pairs side by side, and which of them come in the order in which outputs are added. */
+static void line_up(struct batch *b)
 {
-	const struct desc_weight *w = &b->layer->expert[which];
+	const struct context *c = b->c;
+	uint32_t k = b->e->top_k;
 
+	for (uint32_t i = 0; i < b->n; i++) {
+		const struct part *p = &b->parts[i];
+
+		for (uint32_t j = 0; j < p->n; j++) {
+			uint32_t pair = c->pairs[p->need->first + p->need->done + j];
+			bool next = c->added[pair / k] == pair % k;
+
+			b->pairs[p->first + j] = pair;
+			b->add[p->first + j] = next;
+			c->added[pair / k] += next;
+		}
+	}
+}
+
+/* Tiles [begin, end) of one part of an expert, to `out` [columns][SCRATCH_ROWS]. */
+static void multiply(const struct batch *b, const struct part *p, enum desc_part which,
+	const void *x, size_t x_stride, float *out, size_t begin, size_t end, unsigned worker)
+{
 	matrix_multiply(
 		&(struct matrix_product){
 			.kernels = b->e->kernels,
-			.weight = w,
+			.weight = &b->layer->expert[which],
 			.data = p->view.part[which],
 			.packed = *p->view.mark,
 			.x = x,
 			.x_stride = x_stride,
 			.cols = p->n,
 			.out = out,
-			.out_stride = w->rows,
+			.out_stride = SCRATCH_ROWS,
 		},
-		tile, tile + 1, step_scratch(b->e, worker));
+		begin, end, step_scratch(b->e, worker));
 }
 
-/* Gate, up and the activation: items are (expert, tile of rows). */
+/* Gate, up and the activation, of tiles [begin, end) of an expert. */
+static void gate_up(
+	const struct batch *b, const struct part *p, unsigned worker, size_t begin, size_t end)
+{
+	struct tile *t = &b->e->tile;
+	size_t from = begin * KERNELS_PACK_ROWS, to = num_min(end * KERNELS_PACK_ROWS, b->ff);
+	float *gate = step_block(b->e, worker), *up = gate + SCRATCH_BLOCKS / 2;
+
+	for (unsigned w = DESC_GATE; w <= DESC_UP; w++) {
+		enum kernels_input f = step_form(&b->layer->expert[w]);
+		size_t n = b->e->input_bytes[f];
+
+		multiply(b, p, w, t->gathered[f] + p->first * n, n, w == DESC_GATE ? gate : up,
+			begin, end, worker);
+	}
+	for (uint32_t j = 0; j < p->n; j++)
+		b->e->kernels->swiglu(t->gate + (p->first + j) * b->ff + from,
+			gate + j * SCRATCH_ROWS, up + j * SCRATCH_ROWS, to - from);
+}
+
+/* Items are (expert, tile of rows). */
 static void gate_up_part(void *arg, unsigned worker, size_t begin, size_t end)
 {
 	const struct batch *b = arg;
-	struct tile *t = &b->e->tile;
 
-	for (size_t i = begin; i < end; i++) {
-		const struct part *p = &b->parts[i / b->tiles];
-		size_t from = i % b->tiles * KERNELS_PACK_ROWS;
-		size_t to = num_min(from + KERNELS_PACK_ROWS, b->ff);
-		float *gate = t->gate + p->first * b->ff, *up = t->up + p->first * b->ff;
-		float *outs[2] = {gate, up};
+	while (begin < end) {
+		size_t at = begin % b->tiles, n = num_min(end - begin, b->tiles - at);
 
-		for (unsigned w = DESC_GATE; w <= DESC_UP; w++) {
-			enum kernels_input f = step_form(&b->layer->expert[w]);
-			size_t n = b->e->input_bytes[f];
-
-			multiply(b, p, w, t->gathered[f] + p->first * n, n, outs[w], i % b->tiles,
-				worker);
-		}
-		for (uint32_t j = 0; j < p->n; j++)
-			b->e->kernels->swiglu(gate + j * b->ff + from, gate + j * b->ff + from,
-				up + j * b->ff + from, to - from);
+		gate_up(b, &b->parts[begin / b->tiles], worker, at, at + n);
+		begin += n;
 	}
 }
 
+/* Items are tiles of rows, for all experts in turn: so each output is added in their order. */
 static void down_part(void *arg, unsigned worker, size_t begin, size_t end)
 {
 	const struct batch *b = arg;
-	struct engine *e = b->e;
-	size_t hidden = e->desc->hidden;
+	const struct engine *e = b->e;
+	const struct context *c = b->c;
 	enum kernels_input f = step_form(&b->layer->expert[DESC_DOWN]);
-	size_t n = kernels_input_bytes(f, b->ff);
+	size_t n = kernels_input_bytes(f, b->ff), from = begin * KERNELS_PACK_ROWS;
+	size_t rows = num_min(end * KERNELS_PACK_ROWS, (size_t)e->desc->hidden) - from;
 	const char *x = f ? e->tile.input[f] : (const char *)e->tile.gate;
+	float *out = step_block(e, worker);
 
-	for (size_t i = begin; i < end; i++) {
-		const struct part *p = &b->parts[i / b->tiles];
-		size_t from = i % b->tiles * KERNELS_PACK_ROWS;
-		size_t to = num_min(from + KERNELS_PACK_ROWS, hidden);
-		float *out = e->tile.out + p->first * hidden;
-		const uint32_t *pairs = b->c->pairs + p->need->first + p->need->done;
+	for (uint32_t i = 0; i < b->n; i++) {
+		const struct part *p = &b->parts[i];
 
-		multiply(b, p, DESC_DOWN, x + p->first * n, n, out, i % b->tiles, worker);
-		for (uint32_t j = 0; j < p->n; j++)
-			memcpy(b->c->y + pairs[j] * hidden + from, out + j * hidden + from,
-				(to - from) * sizeof *out);
+		multiply(b, p, DESC_DOWN, x + p->first * n, n, out, begin, end, worker);
+		for (uint32_t j = 0; j < p->n; j++) {
+			uint32_t pair = b->pairs[p->first + j], place = pair % e->top_k;
+			bool add = b->add[p->first + j];
+			float *y = c->y + (pair - (add ? place : 0)) * e->y_stride + from;
+
+			if (!add) {
+				memcpy(y, out + j * SCRATCH_ROWS, rows * sizeof *y);
+				continue;
+			}
+			if (place == 0)
+				memset(y, 0, rows * sizeof *y);
+			e->kernels->add_scaled(y, out + j * SCRATCH_ROWS, c->gates[pair], rows);
+		}
 	}
 }
 
@@ -344,7 +378,8 @@ static void compute(struct batch *b)
 	struct engine *e = b->e;
 	size_t stride[3];
 
-	gather(b);
+	line_up(b);
+	step_run(e, gather_part, b, b->cols, GATHER_PIECE);
 	b->ff = b->layer->expert[DESC_DOWN].cols;
 	b->tiles = matrix_tiles(b->ff);
 	step_run(e, gate_up_part, b, b->n * b->tiles, step_piece(e, b->n * b->tiles));
@@ -354,7 +389,7 @@ static void compute(struct batch *b)
 		b->cols, b->ff, e->tile.input, stride);
 	engine_mark(e, b->c, ENGINE_TIME_GATE_UP);
 	b->tiles = matrix_tiles(e->desc->hidden);
-	step_run(e, down_part, b, b->n * b->tiles, step_piece(e, b->n * b->tiles));
+	step_run(e, down_part, b, b->tiles, step_piece(e, b->tiles));
 	engine_mark(e, b->c, ENGINE_TIME_DOWN);
 	for (uint32_t i = 0; i < b->n; i++)
 		*b->parts[i].view.mark = true;
@@ -463,20 +498,16 @@ static void sum_part(void *arg, unsigned worker, size_t begin, size_t end)
 	const struct sum *a = arg;
 	const struct engine *e = a->e;
 	size_t hidden = e->desc->hidden;
-	float acc[SUM_CHUNK];
-
 	for (size_t i = begin; i < end; i++) {
 		size_t row = e->tile.rows[i / a->chunks], at = i % a->chunks * SUM_CHUNK;
 		size_t n = num_min((size_t)SUM_CHUNK, hidden - at);
 
-		memset(acc, 0, n * sizeof *acc);
-		for (uint32_t j = 0; j < a->k; j++) {
-			size_t pair = row * e->top_k + j;
+		float *y = a->c->y + row * e->top_k * e->y_stride + at;
 
+		for (uint32_t j = a->c->added[row]; j < a->k; j++)
 			e->kernels->add_scaled(
-				acc, a->c->y + pair * hidden + at, a->c->gates[pair], n);
-		}
-		e->kernels->add(a->c->x + row * hidden + at, acc, n);
+				y, y + j * e->y_stride, a->c->gates[row * e->top_k + j], n);
+		e->kernels->add(a->c->x + row * hidden + at, y, n);
 	}
 }
 

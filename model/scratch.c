@@ -32,9 +32,10 @@ static uint64_t row_bytes(const struct desc *d)
 {
 	uint64_t k = num_max(d->top_k, 1u), hidden = d->hidden;
 
-	return 4 * (hidden * (2 + k)	  /* residual, input and outputs of the experts */
-			   + d->rope_dims /* angles */
-			   + 3 * k) +	  /* experts, weights, pairs */
+	return 4 * (hidden * 2			     /* residual and input of the experts */
+			   + k * scratch_y_stride(d) /* their outputs */
+			   + d->rope_dims	     /* angles */
+			   + 3 * k + 1) +	     /* experts, weights, pairs; added */
 	       forms(hidden) +
 	       64;
 }
@@ -47,7 +48,7 @@ static uint64_t tile_bytes(const struct desc *d)
 	uint64_t widest = num_max(hidden, q);
 
 	widest = num_max(widest, ff);
-	return 4 * (widest + q + 2 * kv + hidden + d->experts + 2 * ff + hidden) + forms(widest) +
+	return 4 * (widest + q + 2 * kv + hidden + d->experts + ff + hidden) + forms(widest) +
 	       forms(hidden);
 }
 
@@ -86,7 +87,7 @@ uint64_t scratch_bytes(
 	/* Queries, state and key counts of one task of attention. */
 	n += (uint64_t)num_max(threads, 1u) *
 	     (SCRATCH_ATTENTION_ROWS * group * (2 * (uint64_t)d->head_size + 3) * 4 + PART_ALIGN);
-	n += num_max(threads, 1u) * scratch_packing(d);
+	n += num_max(threads, 1u) * (scratch_packing(d) + SCRATCH_BLOCKS * sizeof(float));
 	n += ((uint64_t)d->experts + 1) * 32 * 2;
 	n += PARTS * PART_ALIGN;
 	/* The slots begin on a huge page. */

@@ -10,10 +10,21 @@
 #include <stdint.h>
 
 #include "desc.h"
+#include "kernels.h"
 
 #define SCRATCH_TILE 64u	  /* rows that one tile takes through a product */
 #define SCRATCH_HEAD_ROWS 8u	  /* rows whose logits are made at once */
 #define SCRATCH_ATTENTION_ROWS 8u /* rows that one thread attends at once */
+
+#define SCRATCH_PIECE 8u /* tiles of rows of weights that a worker takes at once */
+#define SCRATCH_ROWS (SCRATCH_PIECE * KERNELS_PACK_ROWS)
+#define SCRATCH_BLOCKS ((size_t)2 * SCRATCH_TILE * SCRATCH_ROWS) /* floats */
+
+/* Floats from one expert's output to the next. */
+static inline uint64_t scratch_y_stride(const struct desc *d)
+{
+	return d->hidden + 16;
+}
 
 /* Bytes of the largest tile of weights that can be packed, and of any row. */
 uint64_t scratch_packing(const struct desc *d);

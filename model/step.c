@@ -15,7 +15,6 @@
 #include "num.h"
 
 #define MAX_PRODUCTS 3u
-#define PIECE_TILES 8u	 /* that a worker takes at once, at most */
 #define PIECES_LEAST 16u /* of a job, for each worker, where there are as many tiles */
 #define QUANTIZE_PIECE 32u
 #define TILE_US 20000u
@@ -59,7 +58,12 @@ size_t step_piece(const struct engine *e, size_t tiles)
 	size_t n = tiles / (team_size(e->team) * PIECES_LEAST);
 
 	n = num_max(n, (size_t)1);
-	return num_min(n, (size_t)PIECE_TILES);
+	return num_min(n, (size_t)SCRATCH_PIECE);
+}
+
+float *step_block(const struct engine *e, unsigned worker)
+{
+	return e->tile.blocks + worker * SCRATCH_BLOCKS;
 }
 
 void *step_scratch(const struct engine *e, unsigned worker)
@@ -94,7 +98,7 @@ static void products_part(void *arg, unsigned worker, size_t begin, size_t end)
 					.x = p->x,
 					.x_stride = p->x_stride,
 					.cols = p->cols,
-					.out = p->out,
+					.out = p->out + (b - first) * KERNELS_PACK_ROWS,
 					.out_stride = p->out_stride,
 				},
 				b - first, t - first, step_scratch(a->e, worker));
