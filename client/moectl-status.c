@@ -33,6 +33,39 @@ static void show_text(const char *text)
 	(void)putchar('\n');
 }
 
+static const char *text_of(json_t *object, const char *key)
+{
+	const char *text = json_string_value(json_object_get(object, key));
+
+	return text ? text : "?";
+}
+
+/* "vnni; Q4_K packed: decode vpdpbusd 16x1, prefill vpdpbusd 16x4" */
+static void show_kernels(json_t *kernels)
+{
+	static const char *const contexts[] = {"decode", "prefill"};
+	const char *type;
+	char line[1024];
+	int n = snprintf(line, sizeof(line), "%s", text_of(kernels, "tier"));
+	json_t *v;
+
+	json_object_foreach(json_object_get(kernels, "products"), type, v)
+	{
+		if (n >= 0 && (size_t)n < sizeof(line))
+			n += snprintf(line + n, sizeof(line) - (size_t)n, "; %s %s:", type,
+				text_of(v, "layout"));
+		for (unsigned c = 0; c < 2; c++) {
+			json_t *way = json_object_get(v, contexts[c]);
+
+			if (n >= 0 && (size_t)n < sizeof(line))
+				n += snprintf(line + n, sizeof(line) - (size_t)n, "%s %s %s %s",
+					c ? "," : "", contexts[c], text_of(way, "kernel"),
+					text_of(way, "tile"));
+		}
+	}
+	show_text(line);
+}
+
 static void show(const char *section, json_t *value, int depth)
 {
 	const char *key;
@@ -47,6 +80,10 @@ static void show(const char *section, json_t *value, int depth)
 		case JSON_OBJECT:
 			if (!depth && strcmp(key, "time") == 0) {
 				breakdown_line(v);
+				break;
+			}
+			if (!depth && strcmp(key, "kernels") == 0) {
+				show_kernels(v);
 				break;
 			}
 			(void)putchar('\n');

@@ -10,6 +10,7 @@
 #include "clock.h"
 #include "config.h"
 #include "manager.h"
+#include "matrix.h"
 #include "num.h"
 
 void status_latency_add(struct status_latencies *l, uint64_t ns)
@@ -140,6 +141,37 @@ static void status_time(FILE *f, const struct desc *d, const struct engine_stats
 	(void)fprintf(f, "\"idle_ns\": %" PRIu64 "}", e->times.idle_ns);
 }
 
+static void status_way(FILE *f, const char *name, const struct kernels_way *w)
+{
+	(void)fprintf(f, ", \"%s\": {\"kernel\": \"%s\", \"tile\": \"%ux%u\", \"columns\": %u}",
+		name, w->name, w->rows, w->cols, w->from);
+}
+
+/* Which kernels multiply with the model's weights: with one column in decode, many in prefill. */
+static void status_kernels(FILE *f, const struct desc *d, const struct kernels *k)
+{
+	uint64_t bytes[KERNELS_TYPE_MAX];
+	const char *comma = "";
+
+	(void)fprintf(f, ", \"kernels\": {\"tier\": \"%s\", \"products\": {", k ? k->name : "none");
+	desc_type_bytes(d, bytes);
+	for (uint32_t t = 0; k && t < KERNELS_TYPE_MAX; ++t) {
+		bool packed = matrix_packs(k, t);
+		const struct kernels_way *one = kernels_way(k, t, packed, 1);
+		const struct kernels_way *many = kernels_way(k, t, packed, SIZE_MAX);
+
+		if (!bytes[t] || !one || !many)
+			continue;
+		(void)fprintf(f, "%s\"%s\": {\"bytes\": %" PRIu64 ", \"layout\": \"%s\"", comma,
+			kernels_format(t)->name, bytes[t], packed ? "packed" : "native");
+		status_way(f, "decode", one);
+		status_way(f, "prefill", many);
+		(void)fputc('}', f);
+		comma = ", ";
+	}
+	(void)fputs("}}", f);
+}
+
 static void status_engine(FILE *f, struct manager *m)
 {
 	struct engine_stats e;
@@ -178,6 +210,7 @@ static void status_engine(FILE *f, struct manager *m)
 		", \"arena_bytes\": %" PRIu64 ", \"tier\": \"%s\"",
 		(double)e.compute_ns / 1e9, e.steps_live, e.steps_bulk, e.rows_live, e.rows_bulk,
 		e.tiles, e.locked_bytes, e.arena_bytes, e.tier ? e.tier : "none");
+	status_kernels(f, m->load.desc, e.kernels);
 	status_time(f, m->load.desc, &e);
 }
 

@@ -143,6 +143,26 @@ const struct kernels *kernels_get(enum kernels_tier tier)
 	return cpu_tiers() & TIER_BIT(tier) && cpu_permit(tier) ? tiers[tier] : NULL;
 }
 
+const struct kernels_way *kernels_way(
+	const struct kernels *k, uint32_t type, bool packed, size_t cols)
+{
+	const struct kernels_way *best = NULL;
+
+	if (type >= KERNELS_TYPE_MAX)
+		return NULL;
+	for (size_t t = 0; t < KERNELS_TIER_MAX; t++) {
+		const struct kernels_way *w = tiers[t] ? tiers[t]->ways : NULL;
+
+		for (; w && w->product; w++) {
+			if (w->product != (packed ? k->product_packed : k->product)[type])
+				continue;
+			if (w->from <= cols && (!best || w->from > best->from))
+				best = w;
+		}
+	}
+	return best;
+}
+
 int kernels_init(const struct kernels **ret)
 {
 	static const char *const names[] = {"scalar", "avx2", "avxvnni", "vnni", "amx"};

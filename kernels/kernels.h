@@ -138,6 +138,17 @@ static inline size_t kernels_attention_state(size_t head)
 	return head + 2;
 }
 
+/*
+ * How a product goes about it, for people: the instruction that does the work, and how many rows
+ * and columns share a pass over weights and activations, from so many columns on.  Tables of these
+ * end with a NULL.
+ */
+struct kernels_way {
+	void (*product)(const struct kernels_product *p);
+	const char *name;
+	uint16_t from, rows, cols;
+};
+
 enum kernels_tier {
 	KERNELS_SCALAR,
 	KERNELS_AVX2,
@@ -203,6 +214,9 @@ struct kernels {
 
 	void (*f32_to_f16)(uint16_t *out, const float *x, size_t n);
 	void (*f16_to_f32)(float *out, const uint16_t *x, size_t n);
+
+	/* Of the products that are this tier's own. */
+	const struct kernels_way *ways;
 };
 
 /*
@@ -214,6 +228,10 @@ int kernels_init(const struct kernels **ret);
 
 /* A given tier, NULL where this machine lacks it: for tests that compare tiers. */
 const struct kernels *kernels_get(enum kernels_tier tier);
+
+/* The way of k's product of a type, native or packed, with so many columns; NULL: there is none. */
+const struct kernels_way *kernels_way(
+	const struct kernels *k, uint32_t type, bool packed, size_t cols);
 
 /* Rounding mode, flush-to-zero and denormals-are-zero as NUMERICS wants them; -ENOTSUP else. */
 int kernels_check_thread(void);

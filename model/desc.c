@@ -430,6 +430,22 @@ uint64_t desc_dense_bytes(const struct desc *d)
 	return n;
 }
 
+void desc_type_bytes(const struct desc *d, uint64_t *bytes)
+{
+	memset(bytes, 0, KERNELS_TYPE_MAX * sizeof *bytes);
+	bytes[d->output.type] += d->output.size;
+	for (uint32_t l = 0; l < d->n_layers; l++) {
+		const struct desc_layer *y = &d->layers[l];
+		const struct desc_weight *const dense[] = {&y->q, &y->k, &y->v, &y->o, &y->router};
+		uint64_t copies = y->moe && !y->shared ? d->experts : 1;
+
+		for (size_t i = 0; i < ARRAY_SIZE(dense); i++)
+			bytes[dense[i]->type] += dense[i]->size;
+		for (int p = 0; p < DESC_PARTS; p++)
+			bytes[y->expert[p].type] += copies * y->expert[p].size;
+	}
+}
+
 uint64_t desc_cycle_bytes(const struct desc *d)
 {
 	uint64_t n = 0;

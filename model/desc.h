@@ -117,6 +117,8 @@ struct desc_weight desc_expert(const struct desc *d, uint32_t l, uint32_t e, enu
 bool desc_rope_factors(const struct desc *d, const float *given, float *out);
 
 /* Sums, in bytes. */
+/* Of the matrices that products multiply with, by type; bytes[KERNELS_TYPE_MAX]. */
+void desc_type_bytes(const struct desc *d, uint64_t *bytes);
 uint64_t desc_dense_bytes(const struct desc *d);	      /* as stored in the file */
 uint64_t desc_expert_bytes(const struct desc *d, uint32_t l); /* one expert of a layer, 0: none */
 uint64_t desc_cycle_bytes(const struct desc *d);	      /* token cycle */

@@ -272,6 +272,7 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 		.direct = e->file.direct,
 		.io = e->io->ops->name,
 		.tier = e->kernels->name,
+		.kernels = e->kernels,
 	};
 }
 

@@ -195,6 +195,7 @@ struct engine_stats {
 	bool direct;                    /* reads bypass the page cache */
 	const char *io;                 /* "io_uring", "io_uring (plain)", "pread" */
 	const char *tier;
+	const struct kernels *kernels;
 };
 /* Any thread: a consistent enough snapshot for people. */
 void engine_stats(const struct engine *e, struct engine_stats *ret);

@@ -2,6 +2,15 @@
 
 #include "ref.h"
 
+static const struct kernels_way ways[] = {
+	{ref_product_f32, "fmaf", 1, 1, 1},
+	{ref_product_f16, "fmaf", 1, 1, 1},
+	{ref_product_bf16, "fmaf", 1, 1, 1},
+	{ref_product_quant, "int32", 1, 1, 1},
+	{ref_product_packed, "int32", 1, 1, 1},
+	{0},
+};
+
 const struct kernels kernels_tier_scalar = {
 	.tier = KERNELS_SCALAR,
 	.name = "scalar",
@@ -44,4 +53,5 @@ const struct kernels kernels_tier_scalar = {
 	.is_finite = ref_is_finite,
 	.f32_to_f16 = ref_f32_to_f16,
 	.f16_to_f32 = ref_f16_to_f32,
+	.ways = ways,
 };

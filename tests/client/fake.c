@@ -276,7 +276,9 @@ static bool on_status(struct fake *f, struct conn *c, uint64_t number)
 		"\"io\":{\"bytes_read\":%u,\"bytes_useful\":%u},"
 		"\"time\":{\"decode\":{\"tokens\":%u,\"ns\":{\"head\":%u,\"moe\":{\"down\":%u}}},"
 		"\"prefill\":{\"tokens\":0,\"ns\":{\"head\":0,\"moe\":{\"down\":0}}},"
-		"\"idle_ns\":%llu}}",
+		"\"idle_ns\":%llu},"
+		"\"kernels\":{\"tier\":\"t\",\"products\":{\"Q9\":{\"layout\":\"packed\","
+		"\"decode\":{\"kernel\":\"one\",\"tile\":\"8x1\"},\"prefill\":7}}}}",
 		10 * f->answers, 5 * f->answers, 4096 * f->answers, 4000 * f->answers,
 		10 * f->answers, 400 * f->answers, 600 * f->answers, 1000000000ull * f->answers);
 

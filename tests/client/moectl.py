@@ -176,6 +176,7 @@ def test_status():
     assert b"\x1b" not in text and b"4.00 KiB (4096)" in text, text
     assert re.search(rb"^time +decode [\d.]+ us a token, prefill 0 us a token, idle \d+ s$", text,
                      re.M), text
+    assert re.search(rb"^kernels +t; Q9 packed: decode one 8x1, prefill \? \?$", text, re.M), text
 
 
 def test_bench():

@@ -69,6 +69,13 @@ def main():
                 check(daemon, layers, False, "resident " + os.path.basename(path))
                 text = daemon.moectl("bench", "--breakdown", "--tokens", "2").stdout
                 service.expect(all(f"\n{layer} " in text for layer in layers), text)
+                products = daemon.status()["kernels"]["products"]
+                # Matrices are Q4_1, the output Q8_0, routers F32.
+                wanted = {"Q4_1", "Q8_0"} | ({"F32"} if "moe" in layers else set())
+                service.equal(set(products), wanted, "types in use")
+                for way in [p[name] for p in products.values() for name in ("decode", "prefill")]:
+                    rows, columns = map(int, way["tile"].split("x"))
+                    service.expect(way["kernel"] and rows >= 1 and columns >= 1, way)
                 before, after = daemon.status()["time"], daemon.status()["time"]
                 service.expect(before["idle_ns"] > 0 and after["decode"] == before["decode"],
                                f"an idle daemon counts {before}, {after}")

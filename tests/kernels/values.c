@@ -306,6 +306,44 @@ static void test_thread(void **unused)
 	assert_int_equal(kernels_check_thread(), 0);
 }
 
+/* What people are told of a product: a tier's new one gets a line in its table of ways. */
+static void check_ways(const struct kernels *k, uint32_t type, bool packed)
+{
+	const struct kernels_way *w, *last = NULL;
+
+	for (size_t cols = 1; cols < 300; cols++) {
+		w = kernels_way(k, type, packed, cols);
+		if (!w)
+			fail_msg("%s, %s, %s, %zu columns: no way in the tier's table", k->name,
+				kernels_format(type)->name, packed ? "packed" : "native", cols);
+		assert_ptr_equal(w->product, (packed ? k->product_packed : k->product)[type]);
+		assert_in_range(w->from, 1, cols);
+		assert_in_range(w->rows, 1, 64);
+		assert_in_range(w->cols, 1, 64);
+		assert_true(strlen(w->name) > 0 && (!last || w->from >= last->from));
+		last = w;
+	}
+	assert_ptr_equal(kernels_way(k, type, packed, SIZE_MAX), last);
+}
+
+static void test_ways(void **unused)
+{
+	for (int i = KERNELS_SCALAR; i < KERNELS_TIER_MAX; i++) {
+		const struct kernels *k = kernels_get((enum kernels_tier)i);
+
+		for (uint32_t type = 0; k && type < KERNELS_TYPE_MAX; type++) {
+			if (k->product[type])
+				check_ways(k, type, false);
+			else
+				assert_null(kernels_way(k, type, false, 1));
+			if (!k->product_packed[type])
+				assert_null(kernels_way(k, type, true, 1));
+		}
+	}
+	assert_null(kernels_way(ref, KERNELS_TYPE_MAX, false, 1));
+	assert_null(kernels_way(ref, UINT32_MAX, true, 1));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -317,6 +355,7 @@ int main(void)
 		cmocka_unit_test(test_dequantize),
 		cmocka_unit_test(test_attention),
 		cmocka_unit_test(test_choice),
+		cmocka_unit_test(test_ways),
 		cmocka_unit_test(test_thread),
 	};
 

@@ -3,6 +3,23 @@
 #include "amx.h"
 #include "vnni.h"
 
+/* clang-format off */
+/* Few columns: the VNNI tier's. */
+#define FEW(type, turned)                                                                          \
+	{amx_product_##type, "vpdpbusd", 1, 4, 1}, {amx_product_##type, "vpdpbusd", 2, 4, 2},      \
+	{amx_product_##type, "vpdpbusd", turned, 16, 4}
+#define SMALL(type) FEW(type, 3), {amx_product_##type, "tdpbssd", 16, 16, 16}
+#define LARGE(type, turned)                                                                        \
+	FEW(type, turned), {amx_product_##type, "tdpbsud", 9, 16, 16},                             \
+	{amx_product_##type, "tdpbsud", 17, 16, 32}
+
+static const struct kernels_way ways[] = {
+	SMALL(q4_0), SMALL(q4_1), SMALL(q5_0), SMALL(q5_1), SMALL(q8_0),
+	LARGE(q4_k, 3), LARGE(q5_k, 3), LARGE(q6_k, 5),
+	{0},
+};
+/* clang-format on */
+
 const struct kernels kernels_tier_amx = {
 	.tier = KERNELS_AMX,
 	.name = "amx",
@@ -45,4 +62,5 @@ const struct kernels kernels_tier_amx = {
 	.is_finite = vnni_is_finite,
 	.f32_to_f16 = vnni_f32_to_f16,
 	.f16_to_f32 = vnni_f16_to_f32,
+	.ways = ways,
 };

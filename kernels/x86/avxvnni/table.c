@@ -3,6 +3,18 @@
 #include "avx2.h"
 #include "avxvnni.h"
 
+/* clang-format off */
+#define PACKED(type)                                                                               \
+	{avxvnni_packed_##type, "vpdpbusd (256)", 1, 16, 1},                                       \
+	{avxvnni_packed_##type, "vpdpbusd (256)", 2, 16, 3}
+
+static const struct kernels_way ways[] = {
+	PACKED(q4_0), PACKED(q4_1), PACKED(q5_0), PACKED(q5_1), PACKED(q8_0),
+	PACKED(q4_k), PACKED(q5_k), PACKED(q6_k),
+	{0},
+};
+/* clang-format on */
+
 const struct kernels kernels_tier_avxvnni = {
 	.tier = KERNELS_AVXVNNI,
 	.name = "avxvnni",
@@ -45,4 +57,5 @@ const struct kernels kernels_tier_avxvnni = {
 	.is_finite = avx2_is_finite,
 	.f32_to_f16 = avx2_f32_to_f16,
 	.f16_to_f32 = avx2_f16_to_f32,
+	.ways = ways,
 };

@@ -2,6 +2,26 @@
 
 #include "vnni.h"
 
+/* clang-format off */
+#define FLOATS(type)                                                                               \
+	{vnni_product_##type, "vfmadd", 1, 4, 1}, {vnni_product_##type, "vfmadd", 4, 4, 4}
+/* Few columns: four rows side by side; more: sixteen rows turned, a lane each. */
+#define CODES(type, turned)                                                                        \
+	{vnni_product_##type, "vpdpbusd", 1, 4, 1}, {vnni_product_##type, "vpdpbusd", 2, 4, 2},    \
+	{vnni_product_##type, "vpdpbusd", turned, 16, 4}
+#define PACKED(type)                                                                               \
+	{vnni_packed_##type, "vpdpbusd", 1, 16, 1}, {vnni_packed_##type, "vpdpbusd", 4, 16, 4}
+
+static const struct kernels_way ways[] = {
+	FLOATS(f32), FLOATS(f16), FLOATS(bf16),
+	CODES(q4_0, 3), CODES(q4_1, 3), CODES(q5_0, 3), CODES(q5_1, 3), CODES(q8_0, 3),
+	CODES(q4_k, 3), CODES(q5_k, 3), CODES(q6_k, 5),
+	PACKED(q4_0), PACKED(q4_1), PACKED(q5_0), PACKED(q5_1), PACKED(q8_0),
+	PACKED(q4_k), PACKED(q5_k), PACKED(q6_k),
+	{0},
+};
+/* clang-format on */
+
 const struct kernels kernels_tier_vnni = {
 	.tier = KERNELS_VNNI,
 	.name = "vnni",
@@ -44,4 +64,5 @@ const struct kernels kernels_tier_vnni = {
 	.is_finite = vnni_is_finite,
 	.f32_to_f16 = vnni_f32_to_f16,
 	.f16_to_f32 = vnni_f16_to_f32,
+	.ways = ways,
 };
