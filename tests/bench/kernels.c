@@ -2,9 +2,10 @@
 
 /*
  * How fast the kernels are, as JSON, beside what the machine can do at most in the same run: for
- * each weight type and tier one column and four (decode: GB/s of weights, out of memory that no
- * cache holds) and more (prefill: thousand million integer operations a second, two to a product),
- * and attention.  One thread; start it twice for two.  Not a test: nothing here passes or fails.
+ * each tier, weight type and layout (native rows, packed tiles) one column, two and four (decode:
+ * GB/s of weights, out of memory that no cache holds) and more (prefill: thousand million products
+ * of codes and activations a second), packing, and attention.  One thread; start it twice for two.
+ * Not a test: nothing here passes or fails.
  */
 
 #include <getopt.h>
@@ -25,6 +26,7 @@
 #define N_MAX 16384u
 #define PORTION ((size_t)32 << 20) /* read in one measurement; then comes the next */
 #define CACHED_ROWS ((size_t)64)   /* a piece of rows as one thread takes it */
+#define COLD 4			   /* columns up to which weights come out of memory */
 
 static double seconds_since(uint64_t start)
 {
@@ -123,8 +125,8 @@ static void report_limits(struct weights *w)
 		(double)PORTION / fastest(run_read, w) * 1e-9);
 #ifdef __x86_64__
 	if (kernels_get(KERNELS_VNNI)) {
-		printf(", \"vnni_gop_per_s\": %.0f",
-			2.0 * 12 * 64 * PEAK_STEPS / fastest(run_int8, NULL) * 1e-9);
+		printf(", \"vnni_gmac_per_s\": %.0f",
+			12.0 * 64 * PEAK_STEPS / fastest(run_int8, NULL) * 1e-9);
 		printf(", \"avx512_gflop_per_s\": %.0f",
 			2.0 * 12 * 16 * PEAK_STEPS / fastest(run_fma, NULL) * 1e-9);
 	}
@@ -132,8 +134,10 @@ static void report_limits(struct weights *w)
 	printf("},\n");
 }
 
+typedef void (*product_fn)(const struct kernels_product *p);
+
 struct product {
-	const struct kernels *kernels;
+	product_fn fn;
 	struct kernels_product p;
 	struct weights *weights; /* or NULL where they are always the same */
 };
@@ -144,7 +148,7 @@ static void run_product(void *arg)
 
 	if (a->weights)
 		a->p.w = portion(a->weights);
-	a->kernels->product[a->p.type](&a->p);
+	a->fn(&a->p);
 }
 
 /* x holds COLS_MAX columns of any form, out as many results as any product here has. */
@@ -154,22 +158,15 @@ struct buffers {
 	float *out;
 };
 
-static void bench_product(const struct kernels *k, const struct kernels_format *f,
+static void bench_product(product_fn fn, const struct kernels_format *f, size_t row,
 	struct weights *w, const struct buffers *b, size_t n)
 {
-	static const size_t cols[] = {1, 4, 16, 64, COLS_MAX};
-	size_t stride = kernels_input_bytes(f->input, n);
-	uint64_t row;
+	static const size_t cols[] = {1, 2, 4, 8, 16, 32, 64, COLS_MAX};
 
-	if (!kernels_row_bytes(f, n, &row))
-		return;
-	for (size_t c = 0; c < COLS_MAX; c++)
-		k->quantize(f->input, b->values, b->x + c * stride, n);
-	printf("    {\"tier\": \"%s\", \"type\": \"%s\", \"n\": %zu", k->name, f->name, n);
 	for (size_t i = 0; i < ARRAY_SIZE(cols); i++) {
-		bool cold = cols[i] <= 4;
+		bool cold = cols[i] <= COLD;
 		size_t rows = cold ? num_align_down(PORTION / row, (size_t)16) : CACHED_ROWS;
-		struct product a = {.kernels = k, .weights = cold ? w : NULL};
+		struct product a = {.fn = fn, .weights = cold ? w : NULL};
 		double t;
 
 		a.p = (struct kernels_product){
@@ -178,7 +175,7 @@ static void bench_product(const struct kernels *k, const struct kernels_format *
 			.w_stride = row,
 			.rows = rows,
 			.x = b->x,
-			.x_stride = stride,
+			.x_stride = kernels_input_bytes(f->input, n),
 			.cols = cols[i],
 			.n = n,
 			.out = b->out,
@@ -189,9 +186,59 @@ static void bench_product(const struct kernels *k, const struct kernels_format *
 			printf(", \"gb_per_s_%zu\": %.2f", cols[i],
 				(double)(rows * row) / t * 1e-9);
 		else
-			printf(", \"gop_per_s_%zu\": %.0f", cols[i],
-				2.0 * (double)(rows * n * cols[i]) / t * 1e-9);
+			printf(", \"gmac_per_s_%zu\": %.0f", cols[i],
+				(double)(rows * n * cols[i]) / t * 1e-9);
 	}
+}
+
+struct packing {
+	const struct kernels *kernels;
+	struct weights *weights;
+	uint32_t type;
+	size_t n, row;
+	void *scratch;
+};
+
+static void run_pack(void *arg)
+{
+	struct packing *a = arg;
+	uint8_t *w = a->weights->base + (portion(a->weights) - a->weights->base);
+
+	for (size_t at = 0; at + KERNELS_PACK_ROWS * a->row <= PORTION;
+		at += KERNELS_PACK_ROWS * a->row)
+		a->kernels->pack(a->type, w + at, a->n, a->scratch);
+}
+
+static void bench_pack(const struct kernels *k, const struct kernels_format *f, size_t row,
+	struct weights *w, size_t n)
+{
+	struct packing a = {.kernels = k, .weights = w, .type = f->type, .n = n, .row = row};
+
+	a.scratch = malloc(KERNELS_PACK_ROWS * row);
+	if (a.scratch)
+		printf(", \"pack_gb_per_s\": %.2f", (double)PORTION / fastest(run_pack, &a) * 1e-9);
+	free(a.scratch);
+}
+
+/* A type's native rows, or its packed ones; false where the tier has none. */
+static bool bench_type(const struct kernels *k, const struct kernels_format *f, bool packed,
+	struct weights *w, const struct buffers *b, size_t n, const char *comma)
+{
+	product_fn fn = packed ? k->product_packed[f->type] : k->product[f->type];
+	uint64_t row;
+
+	if (!fn || !kernels_row_bytes(f, n, &row))
+		return false;
+	for (size_t c = 0; c < COLS_MAX; c++)
+		k->quantize(f->input, b->values, b->x + c * kernels_input_bytes(f->input, n), n);
+	printf("%s\n    {\"tier\": \"%s\", \"type\": \"%s\", \"layout\": \"%s\", \"n\": %zu", comma,
+		k->name, f->name, packed ? "packed" : "native", n);
+	bench_product(fn, f, row, w, b, n);
+	if (packed)
+		bench_pack(k, f, row, w, n);
+	printf("}");
+	fflush(stdout);
+	return true;
 }
 
 enum { HEAD = 128, BLOCKS = 16 };
@@ -247,7 +294,13 @@ static void bench_attention(const struct kernels *k, const struct buffers *b)
 	}
 }
 
-static void report(struct weights *w, const struct buffers *b, size_t n, const char *only)
+/* What of all there is is wanted; NULL: everything. */
+struct wish {
+	const char *type;
+	const char *tier;
+};
+
+static void report(struct weights *w, const struct buffers *b, size_t n, const struct wish *only)
 {
 	const char *comma = "";
 
@@ -259,20 +312,20 @@ static void report(struct weights *w, const struct buffers *b, size_t n, const c
 			const struct kernels *k = kernels_get((enum kernels_tier)t);
 			const struct kernels_format *f = kernels_format(type);
 
-			if (!k || !f || !f->product || (only && strcmp(only, f->name) != 0))
+			if (!k || !f || !f->product ||
+				(only->type && strcmp(only->type, f->name)) ||
+				(only->tier && strcmp(only->tier, k->name)))
 				continue;
-			printf("%s\n", comma);
-			bench_product(k, f, w, b, n);
-			printf("}");
-			fflush(stdout);
-			comma = ",";
+			for (int packed = 0; packed < 2; packed++)
+				if (bench_type(k, f, packed, w, b, n, comma))
+					comma = ",";
 		}
 	printf("\n  ],\n  \"attention\": [");
 	comma = "";
 	for (int t = KERNELS_TIER_MAX - 1; t >= 0; t--) {
 		const struct kernels *k = kernels_get((enum kernels_tier)t);
 
-		if (!k)
+		if (!k || (only->tier && strcmp(only->tier, k->name)))
 			continue;
 		printf("%s\n", comma);
 		bench_attention(k, b);
@@ -282,13 +335,24 @@ static void report(struct weights *w, const struct buffers *b, size_t n, const c
 	printf("\n  ]\n}\n");
 }
 
+/* Most near 0 and few far off, as activations are. */
+static float bell(size_t i)
+{
+	float sum = -2.0f;
+
+	for (unsigned k = 0; k < 4; k++)
+		sum += (float)((i * 4 + k) * 2654435761u % 1000) * 1e-3f;
+	return sum;
+}
+
 static void usage(FILE *to)
 {
 	fputs("Usage: bench-kernels [--memory SIZE] [--row N] [--type NAME]\n"
 	      "Prints how fast the kernels are on one thread, as JSON.\n"
 	      "  --memory SIZE  weights of the products with one column (512M)\n"
 	      "  --row N        elements of a row, a multiple of 256, at most 16384 (2048)\n"
-	      "  --type NAME    only this weight type, for example Q4_K\n",
+	      "  --type NAME    only this weight type, for example Q4_K\n"
+	      "  --tier NAME    only this tier, for example vnni\n",
 		to);
 }
 
@@ -298,12 +362,13 @@ int main(int argc, char **argv)
 		{"memory", required_argument, NULL, 'm'},
 		{"row", required_argument, NULL, 'r'},
 		{"type", required_argument, NULL, 't'},
+		{"tier", required_argument, NULL, 'i'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
 	};
 	struct weights w = {.size = (size_t)512 << 20};
 	struct buffers b;
-	const char *only = NULL;
+	struct wish only = {0};
 	uint64_t n = 2048, size = w.size;
 	int c;
 
@@ -315,7 +380,9 @@ int main(int argc, char **argv)
 		else if (c == 'r')
 			r = num_parse_u64(optarg, 256, N_MAX, &n);
 		else if (c == 't')
-			only = optarg;
+			only.type = optarg;
+		else if (c == 'i')
+			only.tier = optarg;
 		if (c == 'h') {
 			usage(stdout);
 			return 0;
@@ -340,8 +407,8 @@ int main(int argc, char **argv)
 	madvise(w.base, w.size, MADV_HUGEPAGE);
 	memset(w.base, 0x31, w.size);
 	for (size_t i = 0; i < N_MAX; i++)
-		b.values[i] = (float)((i * 2654435761u) % 1000) * 1e-3f - 0.5f;
-	report(&w, &b, n, only);
+		b.values[i] = bell(i);
+	report(&w, &b, n, &only);
 	munmap(w.base, w.size);
 	free(b.values);
 	free(b.x);

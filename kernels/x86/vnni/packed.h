@@ -72,129 +72,135 @@ INLINE void packed_factors(const uint8_t *words, __m512 *ret_d, __m512 *ret_m)
 	*ret_m = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(w, 16)));
 }
 
-/* Header of Q4_K and Q5_K: factors, scales, minima. */
-INLINE void packed_header(const uint8_t *words, struct tile *t)
+/* Where codes begin, in words. */
+INLINE int packed_first(uint32_t type)
 {
-	packed_factors(words, &t->d, &t->m);
-	t->m = _mm512_xor_ps(t->m, _mm512_set1_ps(-0.0f));
-	tile_scales(packed_word(words, 1), packed_word(words, 2), packed_word(words, 3), t);
+	return type == KERNELS_Q4_1 || type == KERNELS_Q5_0 ? 1
+	       : type == KERNELS_Q5_1			    ? 2
+	       : type == KERNELS_Q4_K			    ? 4
+	       : type == KERNELS_Q5_K			    ? 12
+							    : 0;
 }
 
-INLINE void packed_q4_k(const uint8_t *words, struct tile *t)
+/* The fifth bits of a block of 32, of its codes 4k to 4k + 3, as 0 or 16. */
+INLINE __m512i packed_fifth(const uint8_t *words, int k)
+{
+	/* The byte that has them, in each of the four; k odd: in its upper half. */
+	const __m512i byte = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
+	const __m512i bits = _mm512_set1_epi32(k % 2 ? (int)0x80402010 : 0x08040201);
+	__m512i n = _mm512_shuffle_epi8(
+		packed_word(words, 0), _mm512_add_epi8(byte, _mm512_set1_epi8((char)(k / 2))));
+
+	return _mm512_maskz_set1_epi8(_mm512_test_epi8_mask(n, bits), 16);
+}
+
+/*
+ * Word i of a block's nibbles (there are 4, or 32 in a K-quant), with what high bits belong to it:
+ * four codes, unsigned, from the low nibbles and four from the high ones.
+ */
+INLINE void packed_codes(
+	uint32_t type, const uint8_t *words, int i, __m512i *ret_low, __m512i *ret_high)
 {
 	const __m512i nibble = _mm512_set1_epi8(15);
+	const __m512i mask = _mm512_set1_epi8(type == KERNELS_Q6_K ? 0x30 : 0x10);
+	__m512i v = packed_word(words, packed_first(type) + i), e, f;
 
-	packed_header(words, t);
-	for (int k = 0; k < 32; k++) {
-		__m512i v = packed_word(words, 4 + k), *to = &t->q[k / 8 * 16 + k % 8];
+	*ret_low = _mm512_and_si512(v, nibble);
+	*ret_high = _mm512_and_si512(_mm512_srli_epi32(v, 4), nibble);
+	if (type == KERNELS_Q5_0 || type == KERNELS_Q5_1) {
+		const uint8_t *bits = words + (type == KERNELS_Q5_1 ? 64 : 0);
 
-		to[0] = _mm512_and_si512(v, nibble);
-		to[8] = _mm512_and_si512(_mm512_srli_epi32(v, 4), nibble);
+		*ret_low = _mm512_or_si512(*ret_low, packed_fifth(bits, i));
+		*ret_high = _mm512_or_si512(*ret_high, packed_fifth(bits, i + 4));
+		return;
 	}
+	if (type == KERNELS_Q5_K) {
+		__m512i high = packed_word(words, 4 + i % 8);
+
+		/* Bits 2g and 2g + 1 go to bit 4, for group g of 8 words. */
+		e = i < 16 ? _mm512_slli_epi32(high, (unsigned)(4 - i / 8 * 2))
+			   : _mm512_srli_epi32(high, (unsigned)(i / 8 * 2 - 4));
+		f = i < 16 ? _mm512_slli_epi32(high, (unsigned)(3 - i / 8 * 2))
+			   : _mm512_srli_epi32(high, (unsigned)(i / 8 * 2 - 3));
+	} else if (type == KERNELS_Q6_K) {
+		__m512i high = packed_word(words, 32 + i / 16 * 8 + i % 8);
+
+		/* Two bits go to bits 4 and 5, from those 0 or 2, and from those 4 or 6. */
+		e = _mm512_slli_epi32(high, i % 16 < 8 ? 4 : 2);
+		f = _mm512_srli_epi32(high, i % 16 < 8 ? 0 : 2);
+	} else {
+		return;
+	}
+	/* codes | (bits & mask) */
+	*ret_low = _mm512_ternarylogic_epi32(*ret_low, e, mask, 0xf8);
+	*ret_high = _mm512_ternarylogic_epi32(*ret_high, f, mask, 0xf8);
 }
 
-INLINE void packed_q5_k(const uint8_t *words, struct tile *t)
+/* Factors, scales and minima of a K-quant: all of a tile but its codes. */
+INLINE void packed_header(uint32_t type, const struct packed_at *at, struct tile *t)
 {
-	const __m512i nibble = _mm512_set1_epi8(15), fifth = _mm512_set1_epi8(16);
+	const __m512i low = _mm512_set1_epi32(0xffff);
 
-	packed_header(words, t);
-	for (int k = 0; k < 32; k++) {
-		__m512i v = packed_word(words, 12 + k), *to = &t->q[k / 8 * 16 + k % 8];
-		__m512i high = packed_word(words, 4 + k % 8);
-		/* Bits 2i and 2i + 1 go to bit 4. */
-		const int i = k / 8;
-		__m512i e = i < 2    ? _mm512_slli_epi32(high, (unsigned)(4 - 2 * i))
-			    : i == 2 ? high
-				     : _mm512_srli_epi32(high, 2);
-		__m512i f = i < 2 ? _mm512_slli_epi32(high, (unsigned)(3 - 2 * i))
-				  : _mm512_srli_epi32(high, (unsigned)(2 * i - 3));
-
-		/* codes | (bits & 16) */
-		to[0] = _mm512_ternarylogic_epi32(_mm512_and_si512(v, nibble), e, fifth, 0xf8);
-		to[8] = _mm512_ternarylogic_epi32(
-			_mm512_and_si512(_mm512_srli_epi32(v, 4), nibble), f, fifth, 0xf8);
-	}
-}
-
-INLINE void packed_q6_k(const struct packed_at *at, struct tile *t)
-{
-	const __m512i nibble = _mm512_set1_epi8(15), two = _mm512_set1_epi8(0x30);
-
-	t->d = packed_d(at);
-	for (int j = 0; j < 16; j++)
-		t->scale[j] =
-			_mm512_srai_epi32(_mm512_slli_epi32(packed_word(at->words, 48 + j / 4),
-						  (unsigned)(24 - 8 * (j % 4))),
-				24);
-	for (int j = 0; j < 8; j++)
-		t->pair[j] = _mm512_mask_blend_epi16(
-			0xaaaaaaaa, t->scale[2 * j], _mm512_slli_epi32(t->scale[2 * j + 1], 16));
-	for (int k = 0; k < 32; k++) {
-		__m512i v = packed_word(at->words, k), *to = &t->q[k / 16 * 32 + k % 16];
-		__m512i high = packed_word(at->words, 32 + k / 16 * 8 + k % 8);
-		/* Of four pairs of bits the first two are of low nibbles. */
-		__m512i e = k % 16 < 8 ? _mm512_slli_epi32(high, 4) : _mm512_slli_epi32(high, 2);
-		__m512i f = k % 16 < 8 ? high : _mm512_srli_epi32(high, 2);
-
-		to[0] = _mm512_ternarylogic_epi32(_mm512_and_si512(v, nibble), e, two, 0xf8);
-		to[16] = _mm512_ternarylogic_epi32(
-			_mm512_and_si512(_mm512_srli_epi32(v, 4), nibble), f, two, 0xf8);
-	}
-}
-
-/* Blocks of 32: 8 words of codes; m where the type has one. */
-INLINE void packed_small(uint32_t type, const struct packed_at *at, struct tile *t)
-{
-	const __m512i nibble = _mm512_set1_epi8(15), bits = _mm512_set1_epi32(0x08040201);
-	const int first = type == KERNELS_Q4_1 || type == KERNELS_Q5_0 ? 1
-			  : type == KERNELS_Q5_1		       ? 2
-								       : 0;
-	__m512i high;
-
-	if (type == KERNELS_Q4_1 || type == KERNELS_Q5_1)
+	if (type != KERNELS_Q6_K) {
 		packed_factors(at->words, &t->d, &t->m);
-	else
-		t->d = packed_d(at);
-	if (type == KERNELS_Q8_0) {
-		for (int k = 0; k < 8; k++)
-			t->q[k] = _mm512_xor_si512(
-				packed_word(at->words, k), _mm512_set1_epi8((char)0x80));
+		t->m = _mm512_xor_ps(t->m, _mm512_set1_ps(-0.0f));
+		tile_scales(packed_word(at->words, 1), packed_word(at->words, 2),
+			packed_word(at->words, 3), t);
 		return;
 	}
-	for (int k = 0; k < 4; k++) {
-		__m512i v = packed_word(at->words, first + k);
+	t->d = packed_d(at);
+	for (int j = 0; j < 4; j++) {
+		__m512i w = packed_word(at->words, 48 + j);
+		__m512i odd = _mm512_srai_epi16(w, 8);
+		__m512i even = _mm512_srai_epi16(_mm512_slli_epi16(w, 8), 8);
 
-		t->q[k] = _mm512_and_si512(v, nibble);
-		t->q[k + 4] = _mm512_and_si512(_mm512_srli_epi32(v, 4), nibble);
-	}
-	if (type != KERNELS_Q5_0 && type != KERNELS_Q5_1)
-		return;
-	high = packed_word(at->words, first - 1);
-	for (int k = 0; k < 8; k++) {
-		/* The four bits of word k, copied to each of its bytes, of which each tests one. */
-		const __m512i byte = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
-		__m512i n = _mm512_shuffle_epi8(
-			high, _mm512_add_epi8(byte, _mm512_set1_epi8((char)(k / 2))));
-
-		if (k % 2)
-			n = _mm512_srli_epi16(n, 4);
-		t->q[k] = _mm512_mask_add_epi8(
-			t->q[k], _mm512_test_epi8_mask(n, bits), t->q[k], _mm512_set1_epi8(16));
+		t->scale[4 * j] = _mm512_and_si512(even, low);
+		t->scale[4 * j + 1] = _mm512_and_si512(odd, low);
+		t->scale[4 * j + 2] = _mm512_srli_epi32(even, 16);
+		t->scale[4 * j + 3] = _mm512_srli_epi32(odd, 16);
 	}
 }
 
-/* Block column b of a tile whose rows have `blocks` blocks. */
+/* Words of a sub-block of a K-quant: 32 codes, or 16 in Q6_K. */
+INLINE int packed_sub(uint32_t type)
+{
+	return type == KERNELS_Q6_K ? 4 : 8;
+}
+
+/*
+ * Sub-blocks of packed_codes() g * packed_sub() and on, g < 32 / packed_sub(): the low nibbles are
+ * of the one returned, the high ones of that and *ret_next.
+ */
+INLINE int packed_sub_of(uint32_t type, int g, int *ret_next)
+{
+	*ret_next = type == KERNELS_Q6_K ? 4 : 1;
+	return type == KERNELS_Q6_K ? g / 4 * 8 + g % 4 : 2 * g;
+}
+
+/* Block column b of a tile whose rows have `blocks` blocks; scales as packed_header() has them. */
 INLINE void packed_unpack(
 	uint32_t type, const uint8_t *tile, size_t blocks, size_t b, struct tile *t)
 {
-	struct packed_at at = packed_column(type, tile, blocks, b);
+	const struct packed_at at = packed_column(type, tile, blocks, b);
 
-	if (type == KERNELS_Q4_K)
-		packed_q4_k(at.words, t);
-	else if (type == KERNELS_Q5_K)
-		packed_q5_k(at.words, t);
-	else if (type == KERNELS_Q6_K)
-		packed_q6_k(&at, t);
+	if (type >= KERNELS_Q2_K) {
+		const int n = packed_sub(type);
+
+		packed_header(type, &at, t);
+		for (int i = 0; i < 32; i++) {
+			int next, j = packed_sub_of(type, i / n, &next);
+
+			packed_codes(type, at.words, i, &t->q[j * n + i % n],
+				&t->q[(j + next) * n + i % n]);
+		}
+		return;
+	}
+	if (type == KERNELS_Q4_1 || type == KERNELS_Q5_1)
+		packed_factors(at.words, &t->d, &t->m);
 	else
-		packed_small(type, &at, t);
+		t->d = packed_d(&at);
+	for (int i = 0; i < 4 && type != KERNELS_Q8_0; i++)
+		packed_codes(type, at.words, i, &t->q[i], &t->q[i + 4]);
+	for (int i = 0; i < 8 && type == KERNELS_Q8_0; i++)
+		t->q[i] = _mm512_xor_si512(packed_word(at.words, i), _mm512_set1_epi8((char)0x80));
 }

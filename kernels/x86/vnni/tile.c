@@ -13,7 +13,6 @@
 #include "vnni.h"
 #include "tile.h"
 #include "turn.h"
-#include "packed.h"
 
 /* The four activations 4k to 4k + 3, in every lane. */
 INLINE __m512i tile_four(const int8_t *q, int k)
@@ -186,74 +185,4 @@ void tile_product_q5_k(const struct kernels_product *p)
 void tile_product_q6_k(const struct kernels_product *p)
 {
 	tile_product(KERNELS_Q6_K, sizeof(struct quant_q6_k), p);
-}
-
-/* Sixteen packed rows. */
-INLINE void tile_packed(uint32_t type, const struct kernels_product *p, const uint8_t *w, size_t c0,
-	size_t cols, float *out)
-{
-	const bool large = type >= KERNELS_Q2_K;
-	const size_t unit = large ? sizeof(struct kernels_q256) : sizeof(struct kernels_q32);
-	size_t blocks = p->n / (large ? 256 : 32);
-	float acc[16 * TILE_COLS];
-	struct tile t;
-
-	memset(acc, 0, 16 * cols * sizeof(float));
-	for (size_t b = 0; b < blocks; b++) {
-		const uint8_t *x = (const uint8_t *)p->x + c0 * p->x_stride + b * unit;
-
-		packed_unpack(type, w, blocks, b, &t);
-		tile_columns(type, &t, x, p->x_stride, cols, acc);
-	}
-	for (size_t c = 0; c < cols; c++)
-		memcpy(out + c * p->out_stride, acc + 16 * c, 16 * sizeof(float));
-}
-
-INLINE void tile_product_packed(uint32_t type, const struct kernels_product *p)
-{
-	for (size_t c = 0; c < p->cols; c += TILE_COLS)
-		for (size_t r = 0; r < p->rows; r += 16)
-			tile_packed(type, p, (const uint8_t *)p->w + r * p->w_stride, c,
-				p->cols - c < TILE_COLS ? p->cols - c : TILE_COLS,
-				p->out + c * p->out_stride + r);
-}
-
-void vnni_packed_q4_0(const struct kernels_product *p)
-{
-	tile_product_packed(KERNELS_Q4_0, p);
-}
-
-void vnni_packed_q4_1(const struct kernels_product *p)
-{
-	tile_product_packed(KERNELS_Q4_1, p);
-}
-
-void vnni_packed_q5_0(const struct kernels_product *p)
-{
-	tile_product_packed(KERNELS_Q5_0, p);
-}
-
-void vnni_packed_q5_1(const struct kernels_product *p)
-{
-	tile_product_packed(KERNELS_Q5_1, p);
-}
-
-void vnni_packed_q8_0(const struct kernels_product *p)
-{
-	tile_product_packed(KERNELS_Q8_0, p);
-}
-
-void vnni_packed_q4_k(const struct kernels_product *p)
-{
-	tile_product_packed(KERNELS_Q4_K, p);
-}
-
-void vnni_packed_q5_k(const struct kernels_product *p)
-{
-	tile_product_packed(KERNELS_Q5_K, p);
-}
-
-void vnni_packed_q6_k(const struct kernels_product *p)
-{
-	tile_product_packed(KERNELS_Q6_K, p);
 }

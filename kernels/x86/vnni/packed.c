@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Products of packed weights.  A lane is a row: each vpdpbusd takes four codes of each of 16 rows
+ * and four activations of a column, broadcast, so sums need no folding.  Everything before the
+ * float steps is int32 and exact, so the order of additions is free.
+ *
+ * Up to 4 columns (decode): a tile is one stream, each block column unpacked in registers.  Limit:
+ * memory.  Q4_K takes 2304 bytes for 256 x 16 weights and about 190 + 95 (cols - 1) operations on
+ * two ports, so one thread computes 50 GB/s with one column, and 25 with four.
+ *
+ * More (prefill): the block columns of two tiles are unpacked to the first cache, once for up to
+ * MANY_COLS columns, then multiplied with 4 columns at a time: 16 chains of sums in registers, a
+ * load for 1.6 multiplications.  Limit: the two ports of vpdpbusd.  Operations for a block of 256,
+ * 16 rows and a column: Q4_K 64 vpdpbusd of 82, Q5_K 90, Q6_K 83, Q8_0 (8 blocks) 64 of 92.
+ *
+ * Sums of sub-blocks are multiplied by their scale.  A vpdpwssd does that and adds in one step if
+ * they fit into 16 bits, with the scale in the low half of its lane and 0 in the high one.  The sum
+ * of 16 codes times activations is at most code * peak (struct kernels_q256): with a peak up to
+ * CALM Q4_K's sub-block of 32 is within 15 * 2 * 1023 = 30690; Q5_K, taken by 16, within
+ * 31 * 1023 = 31713; Q6_K, whose sums start at -32 times that of the activations, within
+ * 32 * 1023 = 32736.  Activations of which a large part is near their maximum exceed it; then the
+ * product is 32 bits wide: vpmulld and an addition.  Neither can overflow: a block stays below
+ * 2^29.
+ */
+
+#include <immintrin.h>
+#include "quant.h"
+#include "packed.h"
+#include "vnni.h"
+
+#define CALM 1023
+#define ROWS KERNELS_PACK_ROWS
+
+/* How far ahead of their use weights are asked for. */
+#define AHEAD 4608
+
+/* Columns whose accumulators stay in the first cache, and they in the second. */
+#define MANY_COLS 128
+
+#define UNROLL _Pragma("GCC unroll 16")
+
+INLINE void ahead(const uint8_t *p, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i += 64)
+		_mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
+}
+
+/* The four activations 4k to 4k + 3, in every lane. */
+INLINE __m512i four(const int8_t *q, int k)
+{
+	return _mm512_set1_epi32((int)quant_u32(q + 4 * k));
+}
+
+INLINE __m512i two(const int16_t *sums, int k)
+{
+	return _mm512_set1_epi32((int)quant_u32(sums + 2 * k));
+}
+
+INLINE bool is_calm(const struct kernels_q256 *const x[], int cols)
+{
+	unsigned peak = 0;
+
+	for (int c = 0; c < cols; c++)
+		peak = x[c]->peak > peak ? x[c]->peak : peak;
+	return peak <= CALM;
+}
+
+/* sum + part * scale */
+INLINE __m512i scaled(uint32_t type, bool calm, __m512i sum, __m512i part, __m512i scale)
+{
+	if (calm)
+		return _mm512_dpwssd_epi32(sum, part, scale);
+	if (type == KERNELS_Q6_K)
+		scale = _mm512_srai_epi32(_mm512_slli_epi32(scale, 16), 16);
+	return _mm512_add_epi32(sum, _mm512_mullo_epi32(part, scale));
+}
+
+/* The float steps of a block; `sum` has its offset off already. */
+INLINE __m512 add_large(
+	uint32_t type, const struct tile *t, const struct kernels_q256 *x, __m512i sum, __m512 acc)
+{
+	const __m512 d = _mm512_set1_ps(x->d);
+	__m512i min = _mm512_setzero_si512();
+
+	acc = _mm512_fmadd_ps(_mm512_mul_ps(t->d, d), _mm512_cvtepi32_ps(sum), acc);
+	if (type == KERNELS_Q6_K)
+		return acc;
+	for (int j = 0; j < 4; j++)
+		min = _mm512_dpwssd_epi32(min, t->pair[j], two(x->pairs, j));
+	return _mm512_fmadd_ps(_mm512_mul_ps(t->m, d), _mm512_cvtepi32_ps(min), acc);
+}
+
+/* What is taken off the codes of blocks of 32; 0 for types that have a minimum instead. */
+INLINE int offset_of(uint32_t type)
+{
+	return type == KERNELS_Q4_0   ? 8
+	       : type == KERNELS_Q5_0 ? 16
+	       : type == KERNELS_Q8_0 ? 128
+				      : 0;
+}
+
+INLINE __m512 add_small(
+	uint32_t type, __m512 d, __m512 m, const struct kernels_q32 *x, __m512i sum, __m512 acc)
+{
+	const __m512 dx = _mm512_set1_ps(x->d);
+
+	acc = _mm512_fmadd_ps(_mm512_mul_ps(d, dx), _mm512_cvtepi32_ps(sum), acc);
+	if (!offset_of(type))
+		acc = _mm512_fmadd_ps(_mm512_mul_ps(m, dx), _mm512_set1_ps((float)x->sum), acc);
+	return acc;
+}
+
+/* Column c of those that start at x, at block b. */
+INLINE const void *column(const struct kernels_product *p, uint32_t type, size_t c, size_t b)
+{
+	return (const uint8_t *)p->x + c * p->x_stride +
+	       b * (type >= KERNELS_Q2_K ? sizeof(struct kernels_q256)
+					 : sizeof(struct kernels_q32));
+}
+
+INLINE void few_large_block(uint32_t type, bool calm, int cols, const struct packed_at *at,
+	const struct kernels_q256 *const x[], __m512 acc[])
+{
+	const int n = packed_sub(type), step = calm && type == KERNELS_Q5_K ? 4 : n;
+	__m512i sum[4];
+	struct tile t;
+
+	packed_header(type, at, &t);
+	UNROLL for (int c = 0; c < cols; c++) sum[c] = _mm512_setzero_si512();
+	UNROLL for (int i = 0; i < 32; i += step)
+	{
+		__m512i low[4], high[4];
+		int next, j = packed_sub_of(type, i / n, &next);
+
+		UNROLL for (int c = 0; c < cols; c++)
+		{
+			low[c] = high[c] = _mm512_setzero_si512();
+			if (type == KERNELS_Q6_K) {
+				low[c] = _mm512_set1_epi32(-32 * x[c]->sums[j]);
+				high[c] = _mm512_set1_epi32(-32 * x[c]->sums[j + next]);
+			}
+		}
+		UNROLL for (int k = i; k < i + step; k++)
+		{
+			__m512i a, b;
+
+			packed_codes(type, at->words, k, &a, &b);
+			UNROLL for (int c = 0; c < cols; c++)
+			{
+				low[c] = _mm512_dpbusd_epi32(
+					low[c], a, four(x[c]->q, j * n + k % n));
+				high[c] = _mm512_dpbusd_epi32(
+					high[c], b, four(x[c]->q, (j + next) * n + k % n));
+			}
+		}
+		UNROLL for (int c = 0; c < cols; c++)
+		{
+			sum[c] = scaled(type, calm, sum[c], low[c], t.scale[j]);
+			sum[c] = scaled(type, calm, sum[c], high[c], t.scale[j + next]);
+		}
+	}
+	UNROLL for (int c = 0; c < cols; c++) acc[c] = add_large(type, &t, x[c], sum[c], acc[c]);
+}
+
+/* A tile by up to 4 columns from c0 on. */
+INLINE void few_large(uint32_t type, int cols, const struct kernels_product *p, const uint8_t *w,
+	size_t c0, float *out)
+{
+	const size_t bytes = packed_bytes(type), blocks = p->n / 256;
+	__m512 acc[4];
+
+	for (int c = 0; c < cols; c++)
+		acc[c] = _mm512_setzero_ps();
+	for (size_t b = 0; b < blocks; b++) {
+		const struct packed_at at = packed_column(type, w, blocks, b);
+		const struct kernels_q256 *x[4];
+
+		for (int c = 0; c < cols; c++)
+			x[c] = column(p, type, c0 + (size_t)c, b);
+		ahead(w + b * bytes * ROWS, bytes * ROWS);
+		if (is_calm(x, cols))
+			few_large_block(type, true, cols, &at, x, acc);
+		else
+			few_large_block(type, false, cols, &at, x, acc);
+	}
+	for (int c = 0; c < cols; c++)
+		_mm512_storeu_ps(out + (c0 + (size_t)c) * p->out_stride, acc[c]);
+}
+
+INLINE void few_small_block(uint32_t type, int cols, const struct packed_at *at,
+	const struct kernels_product *p, size_t c0, size_t b, __m512 acc[])
+{
+	const int words = type == KERNELS_Q8_0 ? 8 : 4;
+	const struct kernels_q32 *x[4];
+	__m512i sum[4];
+	__m512 d, m = _mm512_setzero_ps();
+
+	UNROLL for (int c = 0; c < cols; c++)
+	{
+		x[c] = column(p, type, c0 + (size_t)c, b);
+		sum[c] = _mm512_set1_epi32(-offset_of(type) * x[c]->sum);
+	}
+	if (offset_of(type))
+		d = packed_d(at);
+	else
+		packed_factors(at->words, &d, &m);
+	UNROLL for (int k = 0; k < words; k++)
+	{
+		__m512i low, high;
+
+		if (type == KERNELS_Q8_0)
+			low = _mm512_xor_si512(
+				packed_word(at->words, k), _mm512_set1_epi8((char)0x80));
+		else
+			packed_codes(type, at->words, k, &low, &high);
+		UNROLL for (int c = 0; c < cols; c++)
+		{
+			sum[c] = _mm512_dpbusd_epi32(sum[c], low, four(x[c]->q, k));
+			if (type != KERNELS_Q8_0)
+				sum[c] = _mm512_dpbusd_epi32(sum[c], high, four(x[c]->q, k + 4));
+		}
+	}
+	UNROLL for (int c = 0; c < cols; c++) acc[c] = add_small(type, d, m, x[c], sum[c], acc[c]);
+}
+
+/* Two blocks at once: d of both lies in the same words. */
+INLINE void few_small(uint32_t type, int cols, const struct kernels_product *p, const uint8_t *w,
+	size_t c0, float *out)
+{
+	const size_t bytes = packed_bytes(type), blocks = p->n / 32;
+	__m512 acc[4];
+	size_t b = 0;
+
+	for (int c = 0; c < cols; c++)
+		acc[c] = _mm512_setzero_ps();
+	for (; b + 2 <= blocks; b += 2) {
+		const struct packed_at first = packed_column(type, w, SIZE_MAX, b);
+		const struct packed_at second = packed_column(type, w, SIZE_MAX, b + 1);
+
+		ahead(w + b * bytes * ROWS, 2 * bytes * ROWS);
+		few_small_block(type, cols, &first, p, c0, b, acc);
+		few_small_block(type, cols, &second, p, c0, b + 1, acc);
+	}
+	if (b < blocks) {
+		const struct packed_at last = packed_column(type, w, blocks, b);
+
+		few_small_block(type, cols, &last, p, c0, b, acc);
+	}
+	for (int c = 0; c < cols; c++)
+		_mm512_storeu_ps(out + (c0 + (size_t)c) * p->out_stride, acc[c]);
+}
+
+INLINE void few_columns(uint32_t type, int cols, const struct kernels_product *p, size_t c0)
+{
+	for (size_t r = 0; r < p->rows; r += ROWS) {
+		const uint8_t *w = (const uint8_t *)p->w + r * p->w_stride;
+
+		if (type >= KERNELS_Q2_K)
+			few_large(type, cols, p, w, c0, p->out + r);
+		else
+			few_small(type, cols, p, w, c0, p->out + r);
+	}
+}
+
+INLINE void few(uint32_t type, const struct kernels_product *p)
+{
+	if (p->cols == 4)
+		few_columns(type, 4, p, 0);
+	else if (p->cols == 3)
+		few_columns(type, 3, p, 0);
+	else if (p->cols == 2)
+		few_columns(type, 2, p, 0);
+	else
+		few_columns(type, 1, p, 0);
+}
+
+/* Where `tiles` tiles meet up to MANY_COLS columns. */
+struct many {
+	const struct kernels_product *p; /* of these rows and columns */
+	/* Of the columns and, so that they come in fours, some to throw away. */
+	float acc[MANY_COLS + 4][2][ROWS] __attribute__((aligned(64)));
+	struct tile tile[2][2]; /* by tile, then by block where two are taken at once */
+};
+
+/* Two sub-blocks at once, in `step` words each. */
+INLINE void many_large(uint32_t type, bool calm, int tiles, int cols, struct tile t[2][2],
+	const struct kernels_q256 *const x[], float (*acc)[2][ROWS])
+{
+	const int step = type == KERNELS_Q4_K ? 8 : 4;
+	const int each = packed_sub(type) / step;
+	int32_t start[4][16] __attribute__((aligned(64)));
+	__m512i sum[2][4];
+
+	UNROLL for (int c = 0; c < cols; c++)
+	{
+		UNROLL for (int i = 0; i < tiles; i++) sum[i][c] = _mm512_setzero_si512();
+		if (type == KERNELS_Q6_K)
+			_mm512_store_si512(start[c],
+				_mm512_sub_epi32(_mm512_setzero_si512(),
+					_mm512_slli_epi32(_mm512_cvtepi16_epi32(_mm256_loadu_si256(
+								  (const void *)x[c]->sums)),
+						5)));
+	}
+	for (int j = 0; j < 64 / step; j += 2) {
+		__m512i part[2][2][4];
+
+		UNROLL for (int u = 0; u < 2; u++) UNROLL for (int c = 0; c < cols; c++)
+			UNROLL for (int i = 0; i < tiles; i++) part[u][i][c] =
+				type == KERNELS_Q6_K ? _mm512_set1_epi32(start[c][j + u])
+						     : _mm512_setzero_si512();
+		UNROLL for (int k = 0; k < step; k++) UNROLL for (int u = 0; u < 2; u++)
+			UNROLL for (int c = 0; c < cols; c++)
+		{
+			__m512i q = four(x[c]->q, (j + u) * step + k);
+
+			UNROLL for (int i = 0; i < tiles; i++) part[u][i][c] = _mm512_dpbusd_epi32(
+				part[u][i][c], t[i][0].q[(j + u) * step + k], q);
+		}
+		UNROLL for (int u = 0; u < 2; u++) UNROLL for (int c = 0; c < cols; c++)
+			UNROLL for (int i = 0; i < tiles; i++) sum[i][c] = scaled(type, calm,
+				sum[i][c], part[u][i][c], t[i][0].scale[(j + u) / each]);
+	}
+	UNROLL for (int c = 0; c < cols; c++) UNROLL for (int i = 0; i < tiles; i++)
+		_mm512_store_ps(acc[c][i],
+			add_large(type, &t[i][0], x[c], sum[i][c], _mm512_load_ps(acc[c][i])));
+}
+
+/* Block b of 4 columns from c on. */
+INLINE void many_large_four(uint32_t type, int tiles, struct many *m, size_t c, size_t b)
+{
+	const struct kernels_q256 *x[4];
+
+	UNROLL for (size_t i = 0; i < 4; i++) x[i] =
+		column(m->p, type, c + i < m->p->cols ? c + i : m->p->cols - 1, b);
+	if (is_calm(x, 4))
+		many_large(type, true, tiles, 4, m->tile, x, m->acc + c);
+	else
+		many_large(type, false, tiles, 4, m->tile, x, m->acc + c);
+}
+
+INLINE void many_tiles_large(uint32_t type, int tiles, struct many *m, const uint8_t *w)
+{
+	const size_t bytes = packed_bytes(type) * ROWS, blocks = m->p->n / 256;
+
+	for (size_t b = 0; b < blocks; b++) {
+		for (int i = 0; i < tiles; i++) {
+			const uint8_t *tile = w + (size_t)i * ROWS * m->p->w_stride;
+
+			ahead(tile + b * bytes, bytes);
+			packed_unpack(type, tile, blocks, b, &m->tile[i][0]);
+		}
+		for (size_t c = 0; c < m->p->cols; c += 4)
+			many_large_four(type, tiles, m, c, b);
+	}
+}
+
+/* `blocks` (one or two) blocks from b on, of 4 columns from c on. */
+INLINE void many_small(uint32_t type, int tiles, int blocks, struct many *m, size_t c0, size_t b)
+{
+	const struct kernels_q32 *x[4][2];
+	__m512i sum[2][2][4];
+
+	UNROLL for (size_t c = 0; c < 4; c++) UNROLL for (size_t u = 0; u < (size_t)blocks; u++)
+	{
+		x[c][u] = column(m->p, type, c0 + c < m->p->cols ? c0 + c : m->p->cols - 1, b + u);
+		UNROLL for (int i = 0; i < tiles; i++) sum[u][i][c] =
+			_mm512_set1_epi32(-offset_of(type) * x[c][u]->sum);
+	}
+	UNROLL for (int k = 0; k < 8; k++) UNROLL for (int u = 0; u < blocks; u++)
+		UNROLL for (int c = 0; c < 4; c++)
+	{
+		__m512i q = four(x[c][u]->q, k);
+
+		UNROLL for (int i = 0; i < tiles; i++) sum[u][i][c] =
+			_mm512_dpbusd_epi32(sum[u][i][c], m->tile[i][u].q[k], q);
+	}
+	UNROLL for (int c = 0; c < 4; c++) UNROLL for (int i = 0; i < tiles; i++)
+	{
+		float *to = m->acc[c0 + (size_t)c][i];
+		__m512 acc = _mm512_load_ps(to);
+
+		UNROLL for (int u = 0; u < blocks; u++) acc = add_small(
+			type, m->tile[i][u].d, m->tile[i][u].m, x[c][u], sum[u][i][c], acc);
+		_mm512_store_ps(to, acc);
+	}
+}
+
+INLINE void many_tiles_small(uint32_t type, int tiles, struct many *m, const uint8_t *w)
+{
+	const size_t bytes = packed_bytes(type) * ROWS, blocks = m->p->n / 32;
+
+	for (size_t b = 0; b < blocks; b += 2) {
+		const int n = b + 2 <= blocks ? 2 : 1;
+
+		for (int i = 0; i < tiles; i++) {
+			const uint8_t *tile = w + (size_t)i * ROWS * m->p->w_stride;
+
+			ahead(tile + b * bytes, (size_t)n * bytes);
+			for (int u = 0; u < n; u++)
+				packed_unpack(type, tile, blocks, b + (size_t)u, &m->tile[i][u]);
+		}
+		for (size_t c = 0; c < m->p->cols; c += 4)
+			if (n == 2)
+				many_small(type, tiles, 2, m, c, b);
+			else
+				many_small(type, tiles, 1, m, c, b);
+	}
+}
+
+/* The first tile, or two, of those of m->p. */
+INLINE void many_tiles(uint32_t type, int tiles, struct many *m, size_t r)
+{
+	const uint8_t *w = (const uint8_t *)m->p->w + r * m->p->w_stride;
+
+	memset(m->acc, 0, (m->p->cols + 3) * sizeof(m->acc[0]));
+	if (type >= KERNELS_Q2_K)
+		many_tiles_large(type, tiles, m, w);
+	else
+		many_tiles_small(type, tiles, m, w);
+	for (size_t c = 0; c < m->p->cols; c++)
+		memcpy(m->p->out + c * m->p->out_stride + r, m->acc[c],
+			(size_t)tiles * sizeof(m->acc[c][0]));
+}
+
+INLINE void product(uint32_t type, const struct kernels_product *p)
+{
+	struct kernels_product q = *p;
+	struct many m;
+
+	if (p->cols <= 4) {
+		few(type, p);
+		return;
+	}
+	m.p = &q;
+	for (size_t c = 0; c < p->cols; c += MANY_COLS) {
+		size_t r = 0;
+
+		q.cols = p->cols - c < MANY_COLS ? p->cols - c : MANY_COLS;
+		q.x = (const uint8_t *)p->x + c * p->x_stride;
+		q.out = p->out + c * p->out_stride;
+		for (; r + 2 * ROWS <= p->rows; r += 2 * ROWS)
+			many_tiles(type, 2, &m, r);
+		if (r < p->rows)
+			many_tiles(type, 1, &m, r);
+	}
+}
+
+void vnni_packed_q4_0(const struct kernels_product *p)
+{
+	product(KERNELS_Q4_0, p);
+}
+
+void vnni_packed_q4_1(const struct kernels_product *p)
+{
+	product(KERNELS_Q4_1, p);
+}
+
+void vnni_packed_q5_0(const struct kernels_product *p)
+{
+	product(KERNELS_Q5_0, p);
+}
+
+void vnni_packed_q5_1(const struct kernels_product *p)
+{
+	product(KERNELS_Q5_1, p);
+}
+
+void vnni_packed_q8_0(const struct kernels_product *p)
+{
+	product(KERNELS_Q8_0, p);
+}
+
+void vnni_packed_q4_k(const struct kernels_product *p)
+{
+	product(KERNELS_Q4_K, p);
+}
+
+void vnni_packed_q5_k(const struct kernels_product *p)
+{
+	product(KERNELS_Q5_K, p);
+}
+
+void vnni_packed_q6_k(const struct kernels_product *p)
+{
+	product(KERNELS_Q6_K, p);
+}
