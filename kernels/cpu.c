@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Which tier runs.  A tier needs its instructions from the CPU (cpuid), its registers from the
- * system (XGETBV), and leave from the administrator (MOED_CPU, a ceiling).
+ * Which tier runs.  A tier needs its instructions from the CPU (cpuid; on ARM the system says what
+ * it found), its registers from the system (XGETBV), and leave from the administrator (MOED_CPU, a
+ * ceiling).
  */
 
 #include <errno.h>
@@ -87,23 +88,33 @@ int kernels_check_thread(void)
 
 	return _mm_getcsr() & bad ? -ENOTSUP : 0;
 }
-#else
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
+
+/* Of AT_HWCAP and AT_HWCAP2 (the system's asm/hwcap.h, which may be older than what it runs on). */
+#define HWCAP_DOT (1ul << 20)
+#define HWCAP2_MATRIX (1ul << 13)
+
+#define FPCR_FLUSH_INPUTS 0x1u	   /* FIZ */
+#define FPCR_ALTERNATE 0x2u	   /* AH: NaNs, signs of zeros and flushing in another way */
+#define FPCR_FLUSH 0x1000000u	   /* FZ: operands and results */
+#define FPCR_ROUND 0xc00000u	   /* RMode */
+#define FPCR_OTHER_HALF 0x4000000u /* AHP: half floats without infinities */
+
 static unsigned cpu_tiers(void)
 {
-	return TIER_BIT(KERNELS_SCALAR);
+	unsigned tiers = TIER_BIT(KERNELS_SCALAR);
+
+	if (!(getauxval(AT_HWCAP) & HWCAP_DOT))
+		return tiers;
+	tiers |= TIER_BIT(KERNELS_DOTPROD);
+	return getauxval(AT_HWCAP2) & HWCAP2_MATRIX ? tiers | TIER_BIT(KERNELS_I8MM) : tiers;
 }
 
 static bool cpu_permit(enum kernels_tier tier)
 {
 	return true;
 }
-
-#ifdef __aarch64__
-#define FPCR_FLUSH_INPUTS 0x1u	   /* FIZ */
-#define FPCR_ALTERNATE 0x2u	   /* AH: NaNs, signs of zeros and flushing in another way */
-#define FPCR_FLUSH 0x1000000u	   /* FZ: operands and results */
-#define FPCR_ROUND 0xc00000u	   /* RMode */
-#define FPCR_OTHER_HALF 0x4000000u /* AHP: half floats without infinities */
 
 int kernels_check_thread(void)
 {
@@ -115,11 +126,20 @@ int kernels_check_thread(void)
 	return fpcr & bad ? -ENOTSUP : 0;
 }
 #else
+static unsigned cpu_tiers(void)
+{
+	return TIER_BIT(KERNELS_SCALAR);
+}
+
+static bool cpu_permit(enum kernels_tier tier)
+{
+	return true;
+}
+
 int kernels_check_thread(void)
 {
 	return fegetround() == FE_TONEAREST ? 0 : -ENOTSUP;
 }
-#endif
 #endif
 
 static const struct kernels *const tiers[KERNELS_TIER_MAX] = {
@@ -135,6 +155,12 @@ static const struct kernels *const tiers[KERNELS_TIER_MAX] = {
 #endif
 #ifdef KERNELS_HAVE_AMX
 	[KERNELS_AMX] = &kernels_tier_amx,
+#endif
+#ifdef KERNELS_HAVE_DOTPROD
+	[KERNELS_DOTPROD] = &kernels_tier_dotprod,
+#endif
+#ifdef KERNELS_HAVE_I8MM
+	[KERNELS_I8MM] = &kernels_tier_i8mm,
 #endif
 };
 
@@ -163,17 +189,28 @@ const struct kernels_way *kernels_way(
 	return best;
 }
 
+const char *kernels_words(void)
+{
+#if defined(__x86_64__)
+	return "scalar, avx2, avxvnni, vnni, amx";
+#elif defined(__aarch64__)
+	return "scalar, dotprod, i8mm";
+#else
+	return "scalar";
+#endif
+}
+
 int kernels_init(const struct kernels **ret)
 {
-	static const char *const names[] = {"scalar", "avx2", "avxvnni", "vnni", "amx"};
 	const char *wish = getenv("MOED_CPU");
 	size_t ceiling = KERNELS_TIER_MAX - 1;
 
 	if (wish && *wish) {
-		for (ceiling = 0; ceiling < ARRAY_SIZE(names); ceiling++)
-			if (!strcmp(wish, names[ceiling]))
+		/* What was not built here is no word: it would choose nothing. */
+		for (ceiling = 0; ceiling < ARRAY_SIZE(tiers); ceiling++)
+			if (tiers[ceiling] && !strcmp(wish, tiers[ceiling]->name))
 				break;
-		if (ceiling == ARRAY_SIZE(names))
+		if (ceiling == ARRAY_SIZE(tiers))
 			return -EINVAL;
 	}
 	while (!kernels_get((enum kernels_tier)ceiling))

@@ -155,12 +155,14 @@ enum kernels_tier {
 	KERNELS_AVXVNNI, /* the int8 dot product of 256 bits, without AVX-512 */
 	KERNELS_VNNI,	 /* AVX-512 F, BW, DQ, VL and VNNI */
 	KERNELS_AMX,
+	KERNELS_DOTPROD, /* 64-bit ARM: NEON with sdot */
+	KERNELS_I8MM,	 /* and smmla */
 	KERNELS_TIER_MAX,
 };
 
 struct kernels {
 	enum kernels_tier tier;
-	const char *name; /* "scalar", "avx2", "avxvnni", "vnni", "amx" */
+	const char *name; /* "scalar", "avx2", "avxvnni", "vnni", "amx"; "dotprod", "i8mm" */
 
 	/* Rounds a row to the input form; n is a multiple of its block. */
 	void (*quantize)(enum kernels_input input, const float *x, void *out, size_t n);
@@ -220,11 +222,14 @@ struct kernels {
 };
 
 /*
- * The best tier that the CPU, the system and MOED_CPU allow.  MOED_CPU (scalar|avx2|avxvnni|vnni|amx) is a
- * ceiling: one above what the machine has is met by the best below it; empty is none.  -EINVAL for
- * another word, and *ret is not set.
+ * The best tier that the CPU, the system and MOED_CPU allow.  MOED_CPU is a ceiling, the name of a
+ * tier of this architecture: one above what the machine has is met by the best below it; empty is
+ * none.  -EINVAL for another word, and *ret is not set.
  */
 int kernels_init(const struct kernels **ret);
+
+/* The words that MOED_CPU may be, with commas between them. */
+const char *kernels_words(void);
 
 /* A given tier, NULL where this machine lacks it: for tests that compare tiers. */
 const struct kernels *kernels_get(enum kernels_tier tier);

@@ -313,9 +313,8 @@ int engine_load(struct engine *e, const struct engine_config *config, struct err
 	e->top_k = num_max(e->desc->top_k, 1u);
 	r = kernels_init(&e->kernels);
 	if (r < 0)
-		return error_errno(err, r,
-			"cannot choose kernels: MOED_CPU is not one of scalar, "
-			"avx2, avxvnni, vnni, amx");
+		return error_errno(err, r, "cannot choose kernels: MOED_CPU is not one of %s",
+			kernels_words());
 	r = kernels_check_thread();
 	if (r < 0)
 		return error_set(

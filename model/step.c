@@ -210,6 +210,9 @@ uint32_t step_fitting(const struct engine *e, uint64_t quantised, uint64_t float
 		[KERNELS_AVXVNNI] = {30000, 12000},
 		[KERNELS_VNNI] = {150000, 25000},
 		[KERNELS_AMX] = {180000, 25000},
+		/* By counting: no machine was at hand. */
+		[KERNELS_DOTPROD] = {50000, 8000},
+		[KERNELS_I8MM] = {80000, 8000},
 	};
 	const uint64_t *rate = rates[e->kernels->tier];
 	uint64_t each = quantised / rate[0] + floats / rate[1];

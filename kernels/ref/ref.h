@@ -42,3 +42,5 @@ extern const struct kernels kernels_tier_avx2;
 extern const struct kernels kernels_tier_avxvnni;
 extern const struct kernels kernels_tier_vnni;
 extern const struct kernels kernels_tier_amx;
+extern const struct kernels kernels_tier_dotprod;
+extern const struct kernels kernels_tier_i8mm;

@@ -95,15 +95,17 @@ static void product_case(
 /* A tier that lends a kernel of the one below would be compared with itself, not run. */
 static void test_own(void **unused)
 {
-	const struct kernels *below = tier == ref ? NULL : kernels_get(tier->tier - 1);
+	const struct kernels *below = NULL;
 
+	for (int i = (int)tier->tier - 1; i >= KERNELS_SCALAR && !below; i--)
+		below = kernels_get((enum kernels_tier)i);
 	for (uint32_t type = 0; type < KERNELS_TYPE_MAX; type++) {
 		const struct kernels_format *f = kernels_format(type);
 
 		assert_int_equal(f && f->product, tier->product[type] != NULL);
-		/* AVX-VNNI has products of packed weights only, AMX all but those of floats. */
+		/* AVX-VNNI has products of packed weights only, AMX and I8MM no floats. */
 		if (below && f && f->product && tier->tier != KERNELS_AVXVNNI &&
-			(tier->tier < KERNELS_AMX || f->block > 1))
+			((tier->tier != KERNELS_AMX && tier->tier != KERNELS_I8MM) || f->block > 1))
 			assert_true(tier->product[type] != below->product[type]);
 	}
 	assert_true(tier == ref || tier->attention != ref->attention);
@@ -382,7 +384,8 @@ int main(void)
 		cmocka_unit_test(test_halves),
 	};
 	const struct CMUnitTest missing[] = {cmocka_unit_test(test_missing)};
-	static const char *const names[] = {"scalar", "avx2", "avxvnni", "vnni", "amx"};
+	static const char *const names[] = {
+		"scalar", "avx2", "avxvnni", "vnni", "amx", "dotprod", "i8mm"};
 	const char *seed = getenv("TEST_SEED");
 	int failed = 0, ran = 0;
 

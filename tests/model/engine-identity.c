@@ -107,7 +107,8 @@ static void compare(const struct drive_how *how, bool together, uint32_t chunk, 
 
 static void test_ways(void **state)
 {
-	static const char *const tiers[] = {"scalar", "avx2", "avxvnni", "vnni", "amx"};
+	static const char *const tiers[] = {
+		"scalar", "avx2", "avxvnni", "vnni", "amx", "dotprod", "i8mm"};
 	static const char *const caches[] = {"resident", "ample", "smallest", "one slot"};
 	unsigned ways = 0, missing = 0;
 
