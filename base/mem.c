@@ -3,6 +3,8 @@
 #include "mem.h"
 
 #include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -13,13 +15,18 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
 
 struct mem_arena {
 	char *map; /* as mapped: one huge page more than size, for alignment */
 	size_t map_size;
 	char *base;
-	size_t size, used, locked;
-	unsigned flags;
+	size_t size, used;
+	bool locked;
+	_Atomic(size_t) taken;
+	_Atomic(bool) here[]; /* by huge page */
 };
 
 /* Kernels before 5.14 have no MADV_POPULATE_WRITE: touch the pages instead. */
@@ -38,27 +45,21 @@ static int populate(char *p, size_t n)
 	return r == -EFAULT || r == -EHWPOISON ? -ENOMEM : r;
 }
 
-static int take(struct mem_arena *a, char *p, size_t n, struct error *err)
+/* As its pages come: of what is not there yet nothing has to be taken for this. */
+static int lock_all(struct mem_arena *a, unsigned flags, struct error *err)
 {
 	struct rlimit limit = {0};
-	int r = populate(p, n);
+	int r;
 
-	if (r < 0)
-		return error_errno(err, r, "cannot take %zu MiB of memory", n >> 20);
-	if (!(a->flags & (MEM_LOCK | MEM_TRY_LOCK)))
+	if (!(flags & (MEM_LOCK | MEM_TRY_LOCK)))
 		return 0;
-	if (mlock(p, n) == 0) {
-		a->locked += n;
+	if (mlock2(a->base, a->size, MLOCK_ONFAULT) == 0) {
+		a->locked = true;
 		return 0;
 	}
 	r = -errno;
-	if (a->flags & MEM_TRY_LOCK) {
-		/* All or nothing: what is locked in part is not kept in memory either. */
-		(void)munlock(a->base, a->size);
-		a->locked = 0;
-		a->flags &= ~(unsigned)MEM_TRY_LOCK;
+	if (flags & MEM_TRY_LOCK)
 		return 0;
-	}
 	(void)getrlimit(RLIMIT_MEMLOCK, &limit);
 	return error_errno(err, r,
 		"cannot lock %zu MiB of memory (the locking limit is %llu KiB; raise "
@@ -66,8 +67,7 @@ static int take(struct mem_arena *a, char *p, size_t n, struct error *err)
 		a->size >> 20, (unsigned long long)limit.rlim_cur >> 10);
 }
 
-int mem_arena_new(struct mem_arena **ret, size_t size, unsigned flags, mem_progress_fn progress,
-	void *progress_arg, struct error *err)
+int mem_arena_reserve(struct mem_arena **ret, size_t size, unsigned flags, struct error *err)
 {
 	struct mem_arena *a;
 	uint64_t rounded;
@@ -75,10 +75,9 @@ int mem_arena_new(struct mem_arena **ret, size_t size, unsigned flags, mem_progr
 
 	if (!num_align(size, MEM_HUGE_PAGE, &rounded) || rounded > SIZE_MAX - MEM_HUGE_PAGE)
 		return error_set(err, -ERANGE, "an arena of %zu bytes is too large", size);
-	a = calloc(1, sizeof *a);
+	a = calloc(1, sizeof *a + rounded / MEM_HUGE_PAGE * sizeof a->here[0]);
 	if (!a)
-		return -ENOMEM;
-	a->flags = flags;
+		return error_errno(err, -ENOMEM, "cannot reserve %zu MiB of memory", size >> 20);
 	a->size = rounded;
 	a->map_size = rounded + MEM_HUGE_PAGE;
 	a->map = mmap(NULL, a->map_size, PROT_READ | PROT_WRITE,
@@ -93,20 +92,35 @@ int mem_arena_new(struct mem_arena **ret, size_t size, unsigned flags, mem_progr
 	(void)madvise(a->base, a->size, MADV_HUGEPAGE);
 	(void)madvise(a->base, a->size, MADV_DONTDUMP);
 	(void)madvise(a->base, a->size, MADV_DONTFORK);
+	r = lock_all(a, flags, err);
+	if (r < 0) {
+		mem_arena_free(a);
+		return r;
+	}
+	*ret = a;
+	return 0;
+}
 
+int mem_arena_new(struct mem_arena **ret, size_t size, unsigned flags, mem_progress_fn progress,
+	void *progress_arg, struct error *err)
+{
+	struct mem_arena *a;
+	int r = mem_arena_reserve(&a, size, flags, err);
+
+	if (r < 0)
+		return r;
 	for (size_t done = 0; done < a->size;) {
 		size_t n = num_min(a->size - done, MEM_CHUNK);
 
-		r = take(a, a->base + done, n, err);
+		r = mem_arena_take(a, a->base + done, n);
 		if (r < 0) {
 			mem_arena_free(a);
-			return r;
+			return error_errno(err, r, "cannot take %zu MiB of memory", n >> 20);
 		}
 		done += n;
 		if (progress)
 			progress(progress_arg, done, a->size);
 	}
-	a->flags = a->locked ? MEM_LOCK : 0; /* what is taken again is to be as the rest */
 	*ret = a;
 	return 0;
 }
@@ -140,9 +154,19 @@ size_t mem_arena_used(const struct mem_arena *a)
 	return a->used;
 }
 
-size_t mem_arena_locked(const struct mem_arena *a)
+size_t mem_arena_taken(const struct mem_arena *a)
+{
+	return atomic_load(&a->taken);
+}
+
+bool mem_arena_is_locked(const struct mem_arena *a)
 {
 	return a->locked;
+}
+
+size_t mem_arena_locked(const struct mem_arena *a)
+{
+	return a->locked ? mem_arena_taken(a) : 0;
 }
 
 void *mem_arena_base(const struct mem_arena *a)
@@ -156,23 +180,64 @@ static bool is_part(const struct mem_arena *a, const char *p, size_t n)
 	       (size_t)(p - a->base) % MEM_HUGE_PAGE == 0 && n % MEM_HUGE_PAGE == 0;
 }
 
-int mem_arena_give_back(struct mem_arena *a, void *p, size_t n)
+/* Counts each page once, whoever else takes it at the same time. */
+static void set_here(struct mem_arena *a, size_t page, bool here)
 {
-	if (!is_part(a, p, n))
-		return -EINVAL;
-	if (a->locked && munlock(p, n) == 0)
-		a->locked -= num_min(a->locked, n);
-	return madvise(p, n, MADV_DONTNEED) < 0 ? -errno : 0;
+	if (atomic_exchange(&a->here[page], here) == here)
+		return;
+	if (here)
+		atomic_fetch_add(&a->taken, MEM_HUGE_PAGE);
+	else
+		atomic_fetch_sub(&a->taken, MEM_HUGE_PAGE);
 }
 
-int mem_arena_take_again(struct mem_arena *a, void *p, size_t n)
+/* Locked pages are let go without unlocking the range, so that those that come again are locked. */
+static int let_go(const struct mem_arena *a, void *p, size_t n)
 {
+	if (!a->locked)
+		return madvise(p, n, MADV_DONTNEED) < 0 ? -errno : 0;
+	if (madvise(p, n, MADV_DONTNEED_LOCKED) == 0)
+		return 0;
+	if (errno != EINVAL)
+		return -errno;
+	/* Kernels before 5.18. */
+	if (munlock(p, n) < 0 || madvise(p, n, MADV_DONTNEED) < 0 ||
+		mlock2(p, n, MLOCK_ONFAULT) < 0)
+		return -errno;
+	return 0;
+}
+
+/*
+ * One after the other: the kernel holds a lock meanwhile that a growing heap or a new thread's
+ * stack waits for, and a page may take it milliseconds.
+ */
+int mem_arena_take(struct mem_arena *a, void *p, size_t n)
+{
+	char *page = p, *end = page + n;
+
+	if (!is_part(a, p, n))
+		return -EINVAL;
+	for (; page < end; page += MEM_HUGE_PAGE) {
+		size_t i = (size_t)(page - a->base) / MEM_HUGE_PAGE;
+		int r = atomic_load(&a->here[i]) ? 0 : populate(page, MEM_HUGE_PAGE);
+
+		if (r < 0)
+			return r;
+		set_here(a, i, true);
+	}
+	return 0;
+}
+
+int mem_arena_give_back(struct mem_arena *a, void *p, size_t n)
+{
+	size_t first;
 	int r;
 
 	if (!is_part(a, p, n))
 		return -EINVAL;
-	r = take(a, p, n, NULL);
-	if (r < 0)
-		(void)madvise(p, n, MADV_DONTNEED);
+	r = let_go(a, p, n);
+	first = (size_t)((char *)p - a->base) / MEM_HUGE_PAGE;
+	for (size_t i = 0; r == 0 && i < n / MEM_HUGE_PAGE; i++)
+		set_here(a, first + i, false);
 	return r;
 }

@@ -58,7 +58,7 @@ int64_t engine_take_again(struct engine *e)
 	if (e->given == 0)
 		return 0;
 	p = chunk_at(e, e->given);
-	r = mem_arena_take_again(e->arena, p, n);
+	r = mem_arena_take(e->arena, p, n);
 	if (r < 0)
 		return r;
 	store_restore(e->store, p, n);

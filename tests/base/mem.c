@@ -88,7 +88,7 @@ static void test_give_back(void **state)
 	assert_true(locked == 0 || mem_arena_locked(a) == locked - 4 * MIB);
 	assert_int_equal(base[2 * MIB - 1], 'x');
 	assert_int_equal(base[6 * MIB], 'x');
-	assert_int_equal(mem_arena_take_again(a, base + 2 * MIB, 4 * MIB), 0);
+	assert_int_equal(mem_arena_take(a, base + 2 * MIB, 4 * MIB), 0);
 	assert_int_equal(mem_arena_locked(a), locked);
 	for (size_t i = 2 * MIB; i < 6 * MIB; i++)
 		assert_int_equal(base[i], 0); /* the content is lost */
@@ -99,7 +99,7 @@ static void test_give_back(void **state)
 	assert_int_equal(mem_arena_give_back(a, base, 2 * MIB - 1), -EINVAL);
 	assert_int_equal(mem_arena_give_back(a, base + 64 * MIB, 4 * MIB), -EINVAL);
 	assert_int_equal(mem_arena_give_back(a, base - 2 * MIB, 2 * MIB), -EINVAL);
-	assert_int_equal(mem_arena_take_again(a, base, SIZE_MAX - 2 * MIB + 1), -EINVAL);
+	assert_int_equal(mem_arena_take(a, base, SIZE_MAX - 2 * MIB + 1), -EINVAL);
 	mem_arena_free(a);
 }
 
