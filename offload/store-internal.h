@@ -51,6 +51,14 @@ enum slot_state {
 	SLOT_FAILED, /* held; empty as soon as it is not */
 };
 
+/* Whose reads go first. */
+enum store_rank {
+	STORE_RANK_BACKGROUND, /* nobody waits for it */
+	STORE_RANK_WANTED,
+	STORE_RANK_URGENT,
+	STORE_RANKS,
+};
+
 struct store_slot {
 	char *memory;
 	uint32_t item;
@@ -61,12 +69,12 @@ struct store_slot {
 	uint64_t asked;	 /* so far into it */
 	uint32_t holds;
 	uint32_t withdrawn; /* by so many ranges; not in the free list while there is one */
-	bool urgent;
-	bool mark;	   /* of those who hold it */
+	bool mark;	    /* of those who hold it */
+	uint8_t rank;
 	uint32_t requests; /* in flight or waiting for another try */
 	int error;
 	struct store_layout layout;
-	struct list link; /* urgent or waiting: reads not yet asked for; or free: empty */
+	struct list link; /* of its rank: reads not yet asked for; or free: empty */
 };
 
 struct store_class {
@@ -108,9 +116,10 @@ struct store {
 
 	struct store_request *requests;
 	uint32_t n_requests;
-	struct list free_requests, again, urgent, waiting;
+	struct list free_requests, again, ranks[STORE_RANKS];
 	size_t in_flight;
 	uint64_t bytes_in_flight, bytes_most; /* submitted while below bytes_most */
+	uint64_t bytes_background;	      /* the same for those of that rank */
 	unsigned refused; /* submissions in a row that took nothing while nothing was in flight */
 	int finished;	  /* since the last store_reap() */
 
@@ -122,8 +131,8 @@ struct store {
 int store_slots_init(struct store *s, struct error *err);
 void store_slots_deinit(struct store *s);
 struct store_item *store_item_find(struct store *s, uint32_t group, uint32_t expert);
-/* An empty slot for this item, one that gives way where needed; NULL where none does. */
-struct store_slot *store_slot_take(struct store *s, struct store_item *item);
+/* An empty slot for this item, one that gives way where it may and must; NULL where none does. */
+struct store_slot *store_slot_take(struct store *s, struct store_item *item, bool may_evict);
 /* Forgets what the slot holds. */
 void store_slot_clear(struct store *s, struct store_slot *slot);
 void store_slot_view(struct store_slot *slot, struct store_view *ret);
@@ -132,9 +141,9 @@ void store_slot_view(struct store_slot *slot, struct store_view *ret);
 int store_reads_init(struct store *s, struct error *err);
 void store_reads_deinit(struct store *s);
 /* Queues the reads into a slot that store_slot_take() gave. */
-void store_read_start(struct store *s, struct store_slot *slot, bool urgent);
-/* Moves those reads that have not started before all that are not urgent. */
-void store_read_hurry(struct store *s, struct store_slot *slot);
+void store_read_start(struct store *s, struct store_slot *slot, enum store_rank rank);
+/* Moves those reads that have not started behind the others of a higher rank. */
+void store_read_hurry(struct store *s, struct store_slot *slot, enum store_rank rank);
 /* True where no read has started; then none will. */
 bool store_read_call_off(struct store_slot *slot);
 /* Submits as much as is sensible. */

@@ -28,6 +28,7 @@ int store_reads_init(struct store *s, struct error *err)
 	for (uint32_t i = 0; i < s->n_classes; i++)
 		s->bytes_most = num_max(s->bytes_most, s->classes[i].size);
 	s->bytes_most = num_min(s->bytes_most, BYTES_IN_FLIGHT_MOST);
+	s->bytes_background = BYTES_IN_FLIGHT;
 	s->n_requests = (uint32_t)num_min(depth, (size_t)LIMIT_READS_IN_FLIGHT);
 	if (s->n_requests == 0)
 		return error_set(err, -EINVAL, "reads of depth 0");
@@ -105,6 +106,8 @@ static void finish(struct store *s, struct store_slot *slot)
 		s->config.fill(s->config.fill_arg, item->group, item->expert, &view);
 	}
 	slot->state = SLOT_READY;
+	s->stats.ready++;
+	s->stats.ready_bytes += slot->layout.useful;
 }
 
 static void finish_if_done(struct store *s, struct store_slot *slot)
@@ -142,18 +145,18 @@ static uint64_t file_offset(const struct store_request *q, uint64_t done)
 	return q->slot->layout.segment[q->segment].offset + q->from + done;
 }
 
-void store_read_start(struct store *s, struct store_slot *slot, bool urgent)
+void store_read_start(struct store *s, struct store_slot *slot, enum store_rank rank)
 {
-	list_append(urgent ? &s->urgent : &s->waiting, &slot->link);
-	slot->urgent = urgent;
+	list_append(&s->ranks[rank], &slot->link);
+	slot->rank = (uint8_t)rank;
 }
 
-void store_read_hurry(struct store *s, struct store_slot *slot)
+void store_read_hurry(struct store *s, struct store_slot *slot, enum store_rank rank)
 {
-	if (slot->state != SLOT_READING || slot->urgent || list_is_empty(&slot->link))
+	if (slot->state != SLOT_READING || slot->rank >= rank || list_is_empty(&slot->link))
 		return;
 	list_remove(&slot->link);
-	store_read_start(s, slot, true);
+	store_read_start(s, slot, rank);
 }
 
 bool store_read_call_off(struct store_slot *slot)
@@ -164,13 +167,27 @@ bool store_read_call_off(struct store_slot *slot)
 	return true;
 }
 
+/* The slot whose reads are next, where `bytes` are in flight. */
+static struct store_slot *next_slot(struct store *s, uint64_t bytes)
+{
+	for (unsigned rank = STORE_RANKS; rank-- > 0;) {
+		struct list *waiting = &s->ranks[rank];
+
+		if (list_is_empty(waiting))
+			continue;
+		if (rank == STORE_RANK_BACKGROUND && bytes >= s->bytes_background)
+			continue;
+		return list_entry(waiting->next, struct store_slot, link);
+	}
+	return NULL;
+}
+
 /* The next request: one to be tried again, else the next piece of the first slot. */
-static struct store_request *next_request(struct store *s)
+static struct store_request *next_request(struct store *s, uint64_t bytes)
 {
 	struct store_segment *segment;
 	struct store_request *q;
 	struct store_slot *slot;
-	struct list *waiting;
 	uint64_t left;
 
 	while (!list_is_empty(&s->again)) {
@@ -180,11 +197,10 @@ static struct store_request *next_request(struct store *s)
 			return q;
 		end_request(s, q); /* the slot is lost: no use in the rest */
 	}
-	waiting = list_is_empty(&s->urgent) ? &s->waiting : &s->urgent;
-	if (list_is_empty(waiting) || list_is_empty(&s->free_requests))
+	slot = next_slot(s, bytes);
+	if (!slot || list_is_empty(&s->free_requests))
 		return NULL;
 	q = list_entry(s->free_requests.next, struct store_request, link);
-	slot = list_entry(waiting->next, struct store_slot, link);
 	list_remove(&q->link);
 	segment = &slot->layout.segment[slot->segment];
 	left = segment->length - slot->asked;
@@ -255,7 +271,7 @@ void store_read_pump(struct store *s)
 		int r;
 
 		while (n < BATCH && bytes < s->bytes_most && s->in_flight + n < s->n_requests) {
-			batch[n] = next_request(s);
+			batch[n] = next_request(s, bytes);
 			if (!batch[n])
 				break;
 			reads[n] = describe(s, batch[n]);

@@ -261,6 +261,14 @@ static int divide(struct store *s, struct error *err)
 	return 0;
 }
 
+/* Ranges that a slot waits for at first. */
+static uint32_t chunks_of(const struct store *s, const char *memory, uint64_t size)
+{
+	uint64_t at = (uint64_t)(memory - (char *)s->config.memory), n = s->config.chunk;
+
+	return n ? (uint32_t)((at + size - 1) / n - at / n + 1) : 0;
+}
+
 static int make_slots(struct store *s)
 {
 	uint64_t n = 0;
@@ -272,6 +280,7 @@ static int make_slots(struct store *s)
 	s->slots = calloc(n + 1, sizeof *s->slots);
 	if (!s->slots)
 		return -ENOMEM;
+	s->stats.slots = s->config.chunk ? 0 : n;
 	n = 0;
 	for (uint32_t i = 0; i < s->n_classes; i++) {
 		struct store_class *c = &s->classes[i];
@@ -288,11 +297,14 @@ static int make_slots(struct store *s)
 			slot->item = STORE_NONE;
 			slot->index = k;
 			slot->class = (uint16_t)i;
-			list_append(&c->free, &slot->link);
+			slot->withdrawn = chunks_of(s, at, c->size);
+			if (slot->withdrawn)
+				c->withdrawn++;
+			else
+				list_append(&c->free, &slot->link);
 			at += c->size;
 		}
 	}
-	s->stats.slots = n;
 	return 0;
 }
 
@@ -350,14 +362,14 @@ struct candidates {
 	const struct store_class *class;
 };
 
-static bool may_evict(void *arg, uint32_t index)
+static bool may_give_way(void *arg, uint32_t index)
 {
 	const struct candidates *c = arg;
 
 	return is_idle(&c->store->slots[c->class->first + index]);
 }
 
-struct store_slot *store_slot_take(struct store *s, struct store_item *item)
+struct store_slot *store_slot_take(struct store *s, struct store_item *item, bool may_evict)
 {
 	struct store_class *c = &s->classes[item->class];
 	struct store_slot *slot;
@@ -365,7 +377,8 @@ struct store_slot *store_slot_take(struct store *s, struct store_item *item)
 
 	if (list_is_empty(&c->free)) {
 		struct candidates candidates = {s, c};
-		int64_t victim = policy_victim(c->policy, may_evict, &candidates);
+		int64_t victim =
+			may_evict ? policy_victim(c->policy, may_give_way, &candidates) : -1;
 
 		if (victim < 0)
 			return NULL;
@@ -393,6 +406,10 @@ void store_slot_clear(struct store *s, struct store_slot *slot)
 {
 	struct store_class *c = &s->classes[slot->class];
 
+	if (slot->state == SLOT_READY) {
+		s->stats.ready--;
+		s->stats.ready_bytes -= slot->layout.useful;
+	}
 	s->items[slot->item].slot = STORE_NONE;
 	slot->item = STORE_NONE;
 	slot->state = SLOT_EMPTY;
@@ -461,6 +478,19 @@ void store_restore(struct store *s, const void *p, size_t n)
 		class->withdrawn--;
 		s->stats.slots++;
 	}
+}
+
+bool store_holds_least(const struct store *s, const void *p, size_t n, uint32_t least)
+{
+	for (uint32_t c = 0; c < s->n_classes; c++) {
+		const struct store_class *class = &s->classes[c];
+		uint32_t end = class->first + num_min(class->slots, least);
+
+		for (uint32_t i = class->first; i < end; i++)
+			if (touches(s, &s->slots[i], p, n))
+				return true;
+	}
+	return false;
 }
 
 void store_slot_view(struct store_slot *slot, struct store_view *ret)

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "clock.h"
+#include "num.h"
 #include "store-internal.h"
 
 int store_new(struct store **ret, const struct store_config *config, struct error *err)
@@ -18,8 +19,8 @@ int store_new(struct store **ret, const struct store_config *config, struct erro
 	s->config = *config;
 	list_init(&s->free_requests);
 	list_init(&s->again);
-	list_init(&s->urgent);
-	list_init(&s->waiting);
+	for (unsigned i = 0; i < STORE_RANKS; i++)
+		list_init(&s->ranks[i]);
 	r = store_slots_init(s, err);
 	if (r == 0)
 		r = store_reads_init(s, err);
@@ -57,40 +58,57 @@ static void let_go(struct store *s, struct store_slot *slot)
 }
 
 /* Of an expert that is in no slot. */
-static int begin(struct store *s, struct store_item *item, bool urgent)
+static int begin(struct store *s, struct store_item *item, enum store_rank rank)
 {
-	struct store_slot *slot = store_slot_take(s, item);
+	struct store_slot *slot = store_slot_take(s, item, rank > STORE_RANK_BACKGROUND);
 
 	if (!slot)
 		return STORE_BUSY;
 	slot->holds = 1;
-	store_read_start(s, slot, urgent);
+	store_read_start(s, slot, rank);
 	return STORE_READING;
+}
+
+static int no_such(struct store *s, uint32_t group, uint32_t expert)
+{
+	s->error = ERROR_NONE;
+	return error_set(&s->error, -EINVAL, "there is no expert %u in layer %u", expert, group);
 }
 
 int store_acquire(struct store *s, uint32_t group, uint32_t expert, unsigned flags)
 {
+	enum store_rank rank = flags & STORE_URGENT ? STORE_RANK_URGENT : STORE_RANK_WANTED;
 	struct store_item *item = store_item_find(s, group, expert);
 	struct store_slot *slot = slot_of(s, item);
 
-	if (!item) {
-		s->error = ERROR_NONE;
-		return error_set(
-			&s->error, -EINVAL, "there is no expert %u in layer %u", expert, group);
-	}
+	if (!item)
+		return no_such(s, group, expert);
 	if (flags & STORE_DEMAND && slot && slot->state == SLOT_READY)
 		s->stats.hits++;
 	else if (flags & STORE_DEMAND)
 		s->stats.misses++;
 	if (!slot)
-		return begin(s, item, flags & STORE_URGENT);
+		return begin(s, item, rank);
 	if (slot->state == SLOT_FAILED)
 		return slot->error;
 	slot->holds++;
-	if (flags & STORE_URGENT)
-		store_read_hurry(s, slot);
+	store_read_hurry(s, slot, rank);
 	policy_touch(s->classes[slot->class].policy, slot->index);
 	return slot->state == SLOT_READY ? STORE_READY : STORE_READING;
+}
+
+int store_fetch(struct store *s, uint32_t group, uint32_t expert)
+{
+	struct store_item *item = store_item_find(s, group, expert);
+
+	if (!item)
+		return no_such(s, group, expert);
+	return item->slot == STORE_NONE ? begin(s, item, STORE_RANK_BACKGROUND) : STORE_READY;
+}
+
+void store_set_background(struct store *s, uint64_t bytes)
+{
+	s->bytes_background = num_min(bytes, s->bytes_most);
 }
 
 int store_poll(struct store *s, uint32_t group, uint32_t expert, struct store_view *ret)
@@ -146,6 +164,7 @@ size_t store_in_flight(const struct store *s)
 void store_get_stats(const struct store *s, struct store_stats *ret)
 {
 	*ret = s->stats;
+	ret->experts = s->n_items;
 }
 
 const char *store_error(const struct store *s)

@@ -52,6 +52,11 @@ struct store_config {
 	void *locate_arg;
 	void *memory; /* huge-page aligned */
 	size_t size;
+	/*
+	 * Not 0: the memory is not there yet.  All of it is withdrawn at first, in ranges of so
+	 * many bytes, and comes range by range with store_restore().
+	 */
+	size_t chunk;
 	/* Called when all parts have arrived, may change the bytes in place; may be NULL. */
 	void (*fill)(void *arg, uint32_t group, uint32_t expert, struct store_view *view);
 	void *fill_arg;
@@ -86,6 +91,20 @@ enum store_flags {
 int store_acquire(struct store *s, uint32_t group, uint32_t expert, unsigned flags);
 
 /*
+ * Asks for an expert that nobody computes with yet: takes only a slot that is free, and its reads
+ * start after all others (store_set_background()).  STORE_READING: held, until store_release();
+ * STORE_READY: it has a slot already, nothing is held; STORE_BUSY: no slot is free; -errno as
+ * store_acquire().
+ */
+int store_fetch(struct store *s, uint32_t group, uint32_t expert);
+
+/*
+ * Reads of store_fetch() are begun while fewer bytes than these are in flight: with 1, only when
+ * nothing is, so that an expert that is wanted waits for one of them at most.
+ */
+void store_set_background(struct store *s, uint64_t bytes);
+
+/*
  * State of an expert held by store_acquire(): STORE_READY (fills *ret), STORE_READING, or -errno
  * where it cannot be read: it is to be released all the same.
  */
@@ -118,6 +137,8 @@ struct store_stats {
 		bytes_useful; /* useful: extents of experts that a hold was taken for */
 	uint64_t reads, retries, errors;
 	uint64_t slots, slots_used;
+	uint64_t experts, ready; /* distinct ones; those in slots, whole */
+	uint64_t ready_bytes;	 /* of their extents */
 };
 void store_get_stats(const struct store *s, struct store_stats *ret);
 
@@ -132,3 +153,6 @@ const char *store_error(const struct store *s);
  */
 int store_withdraw(struct store *s, const void *p, size_t n);
 void store_restore(struct store *s, const void *p, size_t n);
+
+/* Whether [p, p + n) holds one of the first `least` slots of a size. */
+bool store_holds_least(const struct store *s, const void *p, size_t n, uint32_t least);
