@@ -170,15 +170,21 @@ int taker_new(struct taker **ret, struct mem_arena *a, const struct taker_range 
 	return 0;
 }
 
-struct taker *taker_free(struct taker *t)
+void taker_stop(struct taker *t)
 {
-	if (!t)
-		return NULL;
 	(void)pthread_mutex_lock(&t->lock);
 	t->stop = true;
 	(void)pthread_mutex_unlock(&t->lock);
 	for (unsigned i = 0; i < t->n_threads; i++)
 		(void)pthread_join(t->threads[i], NULL);
+	t->n_threads = 0;
+}
+
+struct taker *taker_free(struct taker *t)
+{
+	if (!t)
+		return NULL;
+	taker_stop(t);
 	(void)pthread_cond_destroy(&t->advanced);
 	(void)pthread_mutex_destroy(&t->lock);
 	free(t);

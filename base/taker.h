@@ -24,7 +24,9 @@ struct taker_range {
 int taker_new(struct taker **ret, struct mem_arena *a, const struct taker_range *ranges, size_t n,
 	unsigned threads);
 
-/* Ends the threads after the page that each is taking.  NULL is fine; returns NULL. */
+/* Ends the threads after the page that each is taking. */
+void taker_stop(struct taker *t);
+/* Stops and frees.  NULL is fine; returns NULL. */
 struct taker *taker_free(struct taker *t);
 
 /* Bytes taken, counted from the begin of the first range on without a gap. */

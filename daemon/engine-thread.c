@@ -15,8 +15,6 @@
 
 /* A message that comes while only reads are awaited is seen after at most so long. */
 #define ENGINE_THREAD_WAIT (2 * CLOCK_NS_PER_MS)
-/* Even a thread without work shows that it lives. */
-#define ENGINE_THREAD_NAP_MS 1000
 
 struct engine_thread {
 	struct engine_thread_config config;
@@ -24,10 +22,10 @@ struct engine_thread {
 	bool joinable;
 	int to_loop, to_engine; /* eventfds */
 	struct queue in, out;
-	_Atomic(bool) stop, asleep, signalled;
+	_Atomic(bool) stop, settle, asleep, signalled;
 	_Atomic(int) state, pressure;
 	_Atomic(unsigned) percent, phase;
-	_Atomic(uint64_t) beat;
+	_Atomic(uint64_t) beat, filled_ns;
 	_Atomic(struct engine *) engine;
 	_Atomic(struct sched *) sched;
 	_Atomic(uint32_t) kv_free, kv_all;
@@ -45,7 +43,7 @@ static void engine_thread_signal(struct engine_thread *t)
 static int engine_thread_progress(void *arg, enum engine_phase phase, uint64_t done, uint64_t all)
 {
 	/* Shares of the time that loading takes, roughly. */
-	static const unsigned begin[] = {0, 30, 70}, end[] = {30, 70, 100};
+	static const unsigned begin[] = {0, 80}, end[] = {80, 100};
 	struct engine_thread *t = arg;
 	unsigned percent = begin[phase];
 
@@ -92,7 +90,7 @@ static void engine_thread_sleep(struct engine_thread *t, struct sched *s)
 
 	atomic_store(&t->asleep, true);
 	if (!engine_thread_messages(t, s) && !atomic_load(&t->stop))
-		(void)poll(&p, 1, ENGINE_THREAD_NAP_MS);
+		(void)poll(&p, 1, -1);
 	atomic_store(&t->asleep, false);
 	(void)!read(t->to_engine, &n, sizeof n);
 }
@@ -121,25 +119,50 @@ static void engine_thread_kv(struct engine_thread *t, const struct engine *engin
 	atomic_store(&t->kv_all, kv_all);
 }
 
+/*
+ * Memory that is still to come, and experts that nobody wants yet.  Never where it would keep
+ * somebody waiting, and not any more once the daemon is about to end.
+ */
+static enum engine_result engine_thread_background(
+	struct engine_thread *t, struct engine *engine, bool busy)
+{
+	enum engine_result result;
+
+	if (atomic_load(&t->settle)) {
+		engine_background_stop(engine);
+		return ENGINE_IDLE;
+	}
+	result = engine_background(engine, busy);
+	if (!atomic_load(&t->filled_ns) && engine_is_filled(engine)) {
+		atomic_store(&t->filled_ns, clock_now());
+		engine_thread_signal(t);
+	}
+	return result;
+}
+
 static void engine_thread_serve(struct engine_thread *t, struct engine *engine, struct sched *s)
 {
 	while (!atomic_load(&t->stop)) {
+		enum engine_result background;
 		enum sched_result result;
 
 		(void)engine_thread_messages(t, s);
 		engine_thread_relieve(t, engine);
 		result = sched_run(s);
-		/* Waiting for a disk is no progress. */
+		background = engine_thread_background(t, engine, result != SCHED_RUN_IDLE);
+		/* Waiting for a disk is no progress, unless nobody else does. */
 		if (result != SCHED_RUN_WAITING)
 			atomic_fetch_add(&t->beat, 1);
 		engine_thread_kv(t, engine);
-		if (result == SCHED_RUN_WAITING)
+		if (result == SCHED_RUN_WAITING ||
+			(result == SCHED_RUN_IDLE && background == ENGINE_WAITING)) {
 			(void)engine_wait(engine, ENGINE_THREAD_WAIT);
-		else if (result == SCHED_RUN_IDLE) {
+		} else if (result == SCHED_RUN_IDLE && background == ENGINE_IDLE) {
 			engine_thread_sleep(t, s);
 			engine_rested(engine);
 		}
 	}
+	engine_background_stop(engine);
 }
 
 static void *engine_thread_main(void *arg)
@@ -308,6 +331,17 @@ void engine_thread_stop(struct engine_thread *t)
 {
 	atomic_store(&t->stop, true);
 	engine_thread_wake(t);
+}
+
+void engine_thread_settle(struct engine_thread *t)
+{
+	atomic_store(&t->settle, true);
+	engine_thread_wake(t);
+}
+
+uint64_t engine_thread_filled(const struct engine_thread *t)
+{
+	return atomic_load(&t->filled_ns);
 }
 
 void engine_thread_stats(struct engine_thread *t, struct engine_stats *ret,

@@ -54,6 +54,10 @@ void engine_thread_ack(struct engine_thread *t);
 bool engine_thread_take(struct engine_thread *t, struct queue_message *ret);
 /* SCHED_SUBMIT, SCHED_POKE, SCHED_FORGET; the latter may also be called while loading. */
 void engine_thread_send(struct engine_thread *t, uint32_t type, void *object);
+/* Reads and takes nothing any more that no request needs: the daemon is about to end. */
+void engine_thread_settle(struct engine_thread *t);
+/* When nothing was left to read ahead and no memory to come; 0: not yet. */
+uint64_t engine_thread_filled(const struct engine_thread *t);
 /* Asks to stop: loading ends, requests come back cancelled, the state becomes ENDED. */
 void engine_thread_stop(struct engine_thread *t);
 

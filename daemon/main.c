@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "config.h"
 #include "configuration.h"
 #include "journal.h"
@@ -206,7 +207,8 @@ static void main_report(const struct load *load)
 static int main_serve(struct options *o, struct config *c)
 {
 	struct error err = ERROR_NONE;
-	struct manager m = {.reread = main_config, .reread_arg = o, .config = *c};
+	struct manager m = {
+		.reread = main_config, .reread_arg = o, .config = *c, .start_ns = clock_now()};
 	struct listen listen = {.fd = -1};
 	struct state state = {.folder = -1};
 	int r;

@@ -99,7 +99,7 @@ int manager_init(struct manager *m, struct error *err)
 	m->prompt_max = tokenizer_most_bytes(m->load.tokenizer, m->load.context);
 	m->prompt_max = num_min(m->prompt_max, m->heap_max / 2);
 	m->prompt_max = num_min(m->prompt_max, LIMIT_PROMPT);
-	m->start_ns = clock_now();
+	m->engine_ns = clock_now();
 	m->has_admin_gid = group;
 	m->admin_gid = group ? group->gr_gid : 0;
 	notify_init(&m->notify);
@@ -111,6 +111,9 @@ int manager_init(struct manager *m, struct error *err)
 		r = manager_watch(m, m->listener, &m->listener);
 	if (r >= 0)
 		r = engine_thread_new(&m->engine, &config);
+	/* The service manager hears at once that this may take its time. */
+	if (r >= 0)
+		notify_loading(&m->notify, 0, "dense weights");
 	if (r >= 0)
 		r = manager_watch(m, engine_thread_fd(m->engine), &m->engine);
 	if (r >= 0)
@@ -266,30 +269,47 @@ static void manager_message(struct manager *m, const struct queue_message *messa
 
 /* ---- life -------------------------------------------------------------------------------- */
 
+static double manager_seconds(const struct manager *m, uint64_t ns)
+{
+	return (double)(ns - m->start_ns) / 1e9;
+}
+
+/* Where the time of the start went. */
+static void manager_log_start(struct manager *m, const struct engine_stats *e)
+{
+	char dense[NUM_SIZE_TEXT_MAX], arena[NUM_SIZE_TEXT_MAX];
+
+	log_info("ready after %.2f s: %s in %s; %s, %s", manager_seconds(m, m->ready_ns),
+		m->load.desc->arch, m->load.limit_text, e->io, e->tier);
+	log_info("of these header and vocabulary %.2f s; then %s of dense weights in %.2f s "
+		 "(%.2f GB/s), the least memory in %.2f s; %s of %s taken",
+		manager_seconds(m, m->engine_ns), num_format_size(e->dense_bytes, dense),
+		(double)e->dense_ns / 1e9,
+		e->dense_ns ? (double)e->dense_bytes / (double)e->dense_ns : 0.0,
+		(double)e->memory_ns / 1e9, num_format_size(e->taken_bytes, arena),
+		num_format_size(e->arena_bytes, (char[NUM_SIZE_TEXT_MAX]){0}));
+	if (!e->locks)
+		log_warning("memory is not locked: raise LimitMEMLOCK= of the service (ulimit -l)");
+	if (!e->direct)
+		log_warning(
+			"the file system of %s buffers direct reads; what that leaves in the page "
+			"cache is dropped after each read",
+			m->config.model);
+}
+
 static void manager_ready(struct manager *m)
 {
 	struct engine_stats e;
 	struct sched_figures f;
 	uint32_t kv_free, kv_all;
-	char text[NUM_SIZE_TEXT_MAX], locked[NUM_SIZE_TEXT_MAX];
 
 	if (m->state != MANAGER_LOADING)
 		return;
 	m->state = MANAGER_READY;
+	m->ready_ns = clock_now();
 	engine_thread_stats(m->engine, &e, &f, &kv_free, &kv_all);
-	log_info("ready after %.1f s: %s in %s; %llu slots, %s locked, %s, %s",
-		(double)(clock_now() - m->start_ns) / 1e9, m->load.desc->arch, m->load.limit_text,
-		(unsigned long long)e.slots, num_format_size(e.locked_bytes, locked), e.io, e.tier);
-	if (e.locked_bytes < e.arena_bytes)
-		log_warning(
-			"only %s of %s are locked: raise LimitMEMLOCK= of the service (ulimit -l)",
-			locked, num_format_size(e.arena_bytes, text));
-	if (!e.direct)
-		log_warning(
-			"the file system of %s buffers direct reads; what that leaves in the page "
-			"cache is dropped after each read",
-			m->config.model);
 	notify_ready(&m->notify, "Ready");
+	manager_log_start(m, &e);
 	list_for_each_safe(it, &m->clients)
 		client_progress(list_entry(it, struct client, link), 100);
 	list_for_each_safe(it, &m->clients)
@@ -300,9 +320,33 @@ static void manager_ready(struct manager *m)
 	}
 }
 
+/* Once: nothing is left to read ahead. */
+static void manager_filled(struct manager *m)
+{
+	uint64_t filled_ns = engine_thread_filled(m->engine);
+	struct engine_stats e;
+	struct sched_figures f;
+	uint32_t kv_free, kv_all;
+	char text[NUM_SIZE_TEXT_MAX];
+
+	if (m->filled_ns || !filled_ns || m->state != MANAGER_READY)
+		return;
+	m->filled_ns = filled_ns;
+	engine_thread_stats(m->engine, &e, &f, &kv_free, &kv_all);
+	if (!e.experts)
+		return;
+	if (e.ready >= e.experts)
+		log_info("all experts in memory after %.2f s (%s)", manager_seconds(m, filled_ns),
+			num_format_size(e.ready_bytes, text));
+	else
+		log_info("slots filled after %.2f s: %llu of %llu experts in memory (%s)",
+			manager_seconds(m, filled_ns), (unsigned long long)e.ready,
+			(unsigned long long)e.experts, num_format_size(e.ready_bytes, text));
+}
+
 static void manager_loading(struct manager *m)
 {
-	static const char *const names[] = {"memory", "dense weights", "experts"};
+	static const char *const names[] = {"dense weights", "memory"};
 	enum engine_phase phase;
 	unsigned percent = engine_thread_percent(m->engine, &phase);
 
@@ -328,6 +372,7 @@ static void manager_engine(struct manager *m)
 		manager_loading(m);
 	} else if (state == ENGINE_THREAD_READY) {
 		manager_ready(m);
+		manager_filled(m);
 	} else if (m->state != MANAGER_OVER) {
 		const struct error *err = engine_thread_error(m->engine);
 
@@ -436,6 +481,7 @@ void manager_drain(struct manager *m)
 	else
 		m->drain_end_ns = clock_now() + m->config.drain_s * CLOCK_NS_PER_S;
 	m->state = MANAGER_DRAINING;
+	engine_thread_settle(m->engine);
 	(void)epoll_ctl(m->epoll, EPOLL_CTL_DEL, m->listener, NULL);
 }
 
@@ -513,6 +559,18 @@ static bool manager_has_greeting(const struct manager *m)
 	return false;
 }
 
+/* Until the watchdog or the memory's pressure is due. */
+static int manager_sleep_ms(const struct manager *m)
+{
+	int pressure = pressure_timeout_ms(&m->pressure, m->given > 0);
+	int watchdog = notify_timeout_ms(&m->notify, clock_now());
+
+	/* Withheld, since the engine is stuck: it may get over it. */
+	if (watchdog == 0)
+		watchdog = MANAGER_TICK_MS;
+	return watchdog < 0 || (pressure >= 0 && pressure < watchdog) ? pressure : watchdog;
+}
+
 static int manager_timeout(const struct manager *m)
 {
 	uint64_t ms = MANAGER_TICK_MS;
@@ -520,11 +578,12 @@ static int manager_timeout(const struct manager *m)
 	if (m->n_again || m->state == MANAGER_OVER)
 		return 0;
 	if (m->state == MANAGER_DRAINING)
-		ms = 20;
-	else if (m->notify.watchdog_ns)
+		return 20;
+	/* Nothing has to be looked at: the next ping, or somebody's event. */
+	if (m->state == MANAGER_READY && !manager_has_greeting(m))
+		return manager_sleep_ms(m);
+	if (m->notify.watchdog_ns)
 		ms = num_min(ms, m->notify.watchdog_ns / CLOCK_NS_PER_MS / 2 + 1);
-	else if (m->state == MANAGER_READY && !manager_has_greeting(m))
-		return pressure_timeout_ms(&m->pressure, m->given > 0);
 	return (int)ms;
 }
 

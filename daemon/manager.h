@@ -44,7 +44,9 @@ struct manager {
 		heap_max;     /* prompts and requests, of all users; part of the plan's reserve */
 	uint64_t prompt_max;  /* bytes of text of one request */
 	uint64_t spin_end_ns; /* until then the loop does not sleep; 0: it may */
-	uint64_t start_ns, drain_end_ns, beat, beat_ns;
+	uint64_t start_ns;    /* of the process; set by who makes the manager */
+	uint64_t engine_ns, ready_ns, filled_ns; /* when it was started, ready, had read ahead */
+	uint64_t drain_end_ns, beat, beat_ns;
 	gid_t admin_gid;
 	bool has_admin_gid;
 	unsigned percent;

@@ -5,6 +5,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "clock.h"
+#include "num.h"
 
 /* Loading asks for so much more time as long as it moves. */
 #define NOTIFY_EXTEND_US UINT64_C(30000000)
@@ -57,6 +58,16 @@ void notify_stopping(const char *status, uint64_t most_ns)
 {
 	(void)sd_notifyf(0, "STOPPING=1\nSTATUS=%s\nEXTEND_TIMEOUT_USEC=%" PRIu64, status,
 		most_ns / CLOCK_NS_PER_US + NOTIFY_EXTEND_US);
+}
+
+int notify_timeout_ms(const struct notify *n, uint64_t now_ns)
+{
+	if (!n->watchdog_ns)
+		return -1;
+	if (now_ns >= n->ping_ns)
+		return 0;
+	/* A little late rather than twice. */
+	return (int)num_min((n->ping_ns - now_ns) / CLOCK_NS_PER_MS + 1, (uint64_t)INT32_MAX);
 }
 
 void notify_watchdog(struct notify *n, uint64_t now_ns)

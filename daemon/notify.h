@@ -20,5 +20,7 @@ void notify_status(const char *status);
 void notify_reloading(void);
 void notify_reloaded(const char *outcome);
 void notify_stopping(const char *status, uint64_t most_ns);
+/* Until a ping is due; -1: none ever is. */
+int notify_timeout_ms(const struct notify *n, uint64_t now_ns);
 /* Pings where one is due; call it only when the daemon is known to make progress. */
 void notify_watchdog(struct notify *n, uint64_t now_ns);

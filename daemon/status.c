@@ -172,6 +172,26 @@ static void status_kernels(FILE *f, const struct desc *d, const struct kernels *
 	(void)fputs("}}", f);
 }
 
+static void status_after(FILE *f, const struct manager *m, const char *name, uint64_t ns)
+{
+	if (ns)
+		(void)fprintf(f, ", \"%s\": %.3f", name, (double)(ns - m->start_ns) / 1e9);
+	else
+		(void)fprintf(f, ", \"%s\": null", name);
+}
+
+/* Since the process began, or, of what the engine does at its start, since that. */
+static void status_start(FILE *f, const struct manager *m, const struct engine_stats *e)
+{
+	(void)fprintf(f,
+		", \"start\": {\"dense_bytes\": %" PRIu64 ", \"dense_s\": %.3f, \"memory_s\": %.3f",
+		e->dense_bytes, (double)e->dense_ns / 1e9, (double)e->memory_ns / 1e9);
+	status_after(f, m, "engine_after_s", m->engine_ns);
+	status_after(f, m, "ready_after_s", m->ready_ns);
+	status_after(f, m, "filled_after_s", m->filled_ns);
+	(void)fputc('}', f);
+}
+
 static void status_engine(FILE *f, struct manager *m)
 {
 	struct engine_stats e;
@@ -182,11 +202,12 @@ static void status_engine(FILE *f, struct manager *m)
 	engine_thread_stats(m->engine, &e, &s, &kv_free, &kv_all);
 	wanted = e.hits + e.misses;
 	(void)fprintf(f,
-		", \"cache\": {\"slots\": %" PRIu64 ", \"used\": %" PRIu64
+		", \"cache\": {\"slots\": %" PRIu64 ", \"used\": %" PRIu64 ", \"experts\": %" PRIu64
+		", \"experts_resident\": %" PRIu64 ", \"resident_bytes\": %" PRIu64
 		", \"given_back_bytes\": %" PRIu64 ", \"hits\": %" PRIu64 ", \"misses\": %" PRIu64
 		", \"hit_rate\": %.6f}",
-		e.slots, e.slots_used, e.given_bytes, e.hits, e.misses,
-		wanted ? (double)e.hits / (double)wanted : 0.0);
+		e.slots, e.slots_used, e.experts, e.ready, e.ready_bytes, e.given_bytes, e.hits,
+		e.misses, wanted ? (double)e.hits / (double)wanted : 0.0);
 	(void)fprintf(f,
 		", \"io\": {\"method\": \"%s\", \"direct\": %s, \"reads\": %" PRIu64
 		", \"bytes_read\": %" PRIu64 ", \"bytes_useful\": %" PRIu64 ", \"errors\": %" PRIu64
@@ -207,11 +228,12 @@ static void status_engine(FILE *f, struct manager *m)
 		", \"engine\": {\"compute_s\": %.6f, \"steps_live\": %" PRIu64
 		", \"steps_bulk\": %" PRIu64 ", \"rows_live\": %" PRIu64 ", \"rows_bulk\": %" PRIu64
 		", \"tiles\": %" PRIu64 "}, \"locked_bytes\": %" PRIu64
-		", \"arena_bytes\": %" PRIu64 ", \"tier\": \"%s\"",
+		", \"taken_bytes\": %" PRIu64 ", \"arena_bytes\": %" PRIu64 ", \"tier\": \"%s\"",
 		(double)e.compute_ns / 1e9, e.steps_live, e.steps_bulk, e.rows_live, e.rows_bulk,
-		e.tiles, e.locked_bytes, e.arena_bytes, e.tier ? e.tier : "none");
+		e.tiles, e.locked_bytes, e.taken_bytes, e.arena_bytes, e.tier ? e.tier : "none");
 	status_kernels(f, m->load.desc, e.kernels);
 	status_time(f, m->load.desc, &e);
+	status_start(f, m, &e);
 }
 
 static void status_totals(FILE *f, const struct manager *m)

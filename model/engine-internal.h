@@ -20,6 +20,7 @@
 #include "mem.h"
 #include "scratch.h"
 #include "store.h"
+#include "taker.h"
 #include "team.h"
 #include "weights.h"
 
@@ -98,7 +99,39 @@ struct tile {
 struct engine_counters {
 	_Atomic uint64_t hits, misses, evictions, bytes_read, bytes_useful, reads, read_errors,
 		wait_ns, compute_ns, rows[ENGINE_CONTEXTS], steps[ENGINE_CONTEXTS], tiles, slots,
-		slots_used, locked, given;
+		slots_used, given, experts, ready, ready_bytes;
+};
+
+/* A piece of the slots' memory. */
+enum chunk_state {
+	CHUNK_COMING, /* the taker is going to bring it */
+	CHUNK_HERE,
+	CHUNK_GIVEN, /* back to the system, or never had */
+};
+
+/* What of the arena is there: the pages of slots come, go and come again, chunk by chunk. */
+struct memory {
+	struct taker *taker; /* NULL: nothing more comes */
+	size_t least, all;   /* bytes that it brings until the engine can start, and in all */
+	char *slots;
+	size_t size, chunk; /* of the slots; of one chunk, the last may be smaller */
+	size_t given;
+	uint32_t n_chunks, next; /* next: of order[] */
+	uint8_t *chunks;	 /* enum chunk_state */
+	uint32_t *order;	 /* in which they come */
+	size_t *order_end;	 /* bytes of the taker with which each is there */
+};
+
+#define FILL_AHEAD 32u /* experts asked for */
+
+/* Experts that are read before anybody wants them, in the order of the file. */
+struct fill {
+	uint32_t layer, expert; /* the next */
+	bool missed;		/* some had no slot */
+	bool over;		/* all are there, or no slot is free */
+	bool stopped;
+	uint32_t n;
+	uint32_t held[FILL_AHEAD][2]; /* layer and expert of those on their way */
 };
 
 struct engine {
@@ -114,8 +147,10 @@ struct engine {
 	struct kv kv;
 	bool kv_ready;
 	struct store *store; /* NULL without experts */
-	char *slots_memory;
-	size_t slots_size, given; /* given: back to the system, from the end on */
+	struct memory memory;
+	struct fill fill;
+	uint64_t memory_ns, dense_ns; /* from the start on, until the least was there */
+	uint64_t dense_bytes;
 	uint32_t *group_experts;
 	struct context contexts[ENGINE_CONTEXTS];
 	struct tile tile;
@@ -130,6 +165,28 @@ struct engine {
 
 /* engine.c: the counters that other threads see. */
 void engine_publish(struct engine *e);
+
+/* engine-memory.c */
+/* Where the slots are; before store_new(), which wants to know the chunk. */
+void memory_set_slots(struct memory *m, void *slots, size_t size);
+/*
+ * Begins to take the pages of the arena: those up to `least` first, then the least slots; later the
+ * other slots, and what is left before the slots.  0 or -errno.
+ */
+int memory_start(struct engine *e, const void *least, unsigned threads);
+/* Puts to use what has come since.  True where there are more slots. */
+bool memory_advance(struct engine *e);
+/* A kv_take_fn; arg: the engine. */
+int memory_take(void *arg, void *p, size_t n);
+/* No more comes by itself. */
+void memory_stop(struct engine *e);
+void memory_deinit(struct memory *m);
+
+/* engine-fill.c */
+/* There are free slots again. */
+void fill_restart(struct engine *e);
+/* Lets go of the experts that nobody wants and that are not here yet. */
+void fill_release(struct engine *e);
 
 /* engine-load.c */
 int engine_load(struct engine *e, const struct engine_config *config, struct error *err);

@@ -14,25 +14,56 @@
 #define ALIGN 256u
 #define MEM_PAGE 4096u
 #define POOL_THREADS 4u
-#define PRELOAD_AHEAD 8u /* experts in flight */
+#define KV_LEAST 2048u /* positions whose memory is there at the start; what every plan has */
+#define WAIT (100 * CLOCK_NS_PER_MS)
 
-struct progress {
+struct start {
+	struct engine *engine;
 	const struct engine_config *config;
-	enum engine_phase phase;
+	uint64_t began;
+	uint64_t done, all; /* of the dense weights */
 };
+
+static int report(const struct start *s, enum engine_phase phase, uint64_t done, uint64_t all)
+{
+	const struct engine_config *c = s->config;
+
+	return c->progress ? c->progress(c->progress_arg, phase, done, all) : 0;
+}
 
 static int on_weights(void *arg, uint64_t done, uint64_t all)
 {
-	const struct progress *p = arg;
+	struct start *s = arg;
 
-	return p->config->progress
-		       ? p->config->progress(p->config->progress_arg, p->phase, done, all)
-		       : 0;
+	s->done = done;
+	s->all = all;
+	return report(s, ENGINE_PHASE_DENSE, done, all);
 }
 
-static void on_memory(void *arg, size_t done, size_t all)
+/* Reads wait for the memory that they go to. */
+static int on_await(void *arg, const void *end)
 {
-	(void)on_weights(arg, done, all);
+	const struct start *s = arg;
+	size_t bytes = (size_t)((const char *)end - (char *)mem_arena_base(s->engine->arena));
+	int r;
+
+	while ((r = taker_wait(s->engine->memory.taker, bytes, WAIT)) == 0)
+		if (report(s, ENGINE_PHASE_DENSE, s->done, s->all))
+			return -ECANCELED;
+	return r < 0 ? r : 0;
+}
+
+static int await_least(const struct start *s)
+{
+	struct memory *m = &s->engine->memory;
+	int r;
+
+	do {
+		if (report(s, ENGINE_PHASE_MEMORY, taker_done(m->taker), m->least))
+			return -ECANCELED;
+		r = taker_wait(m->taker, m->least, WAIT);
+	} while (r == 0);
+	return r < 0 ? r : 0;
 }
 
 static int open_io(struct engine *e, const struct engine_config *config, struct error *err)
@@ -124,14 +155,16 @@ static bool place_tile(struct engine *e)
 	return ok;
 }
 
-static bool place_kv(struct engine *e)
+/* *ret_least: the end of what has to be there at the start. */
+static bool place_kv(struct engine *e, const void **ret_least)
 {
-	uint32_t blocks = e->plan.context / KV_BLOCK;
+	uint32_t blocks = e->plan.context / KV_BLOCK, least = num_min(blocks, KV_LEAST / KV_BLOCK);
 	bool ok = true;
-	void *p = part(e, (uint64_t)blocks * kv_block_bytes(e->desc), &ok);
+	char *p = part(e, (uint64_t)blocks * kv_block_bytes(e->desc), &ok);
 
-	if (!ok || kv_init(&e->kv, e->desc, p, blocks) < 0)
+	if (!ok || kv_init(&e->kv, e->desc, p, blocks, least, memory_take, e) < 0)
 		return false;
+	*ret_least = p + least * kv_block_bytes(e->desc);
 	e->kv_ready = true;
 	return true;
 }
@@ -177,89 +210,9 @@ static int open_store(struct engine *e, struct error *err)
 	config.memory = mem_arena_alloc(e->arena, config.size, MEM_HUGE_PAGE);
 	if (!config.memory)
 		return error_set(err, -ENOMEM, "the plan leaves no memory for experts");
-	e->slots_memory = config.memory;
-	e->slots_size = config.size;
+	memory_set_slots(&e->memory, config.memory, config.size);
+	config.chunk = e->memory.chunk;
 	return store_new(&e->store, &config, err);
-}
-
-struct preload {
-	uint64_t n, all;
-	uint32_t layer, expert;
-};
-
-static bool preload_next(const struct engine *e, struct preload *p)
-{
-	while (p->layer < e->desc->n_layers && p->expert >= e->group_experts[p->layer]) {
-		p->layer++;
-		p->expert = 0;
-	}
-	return p->layer < e->desc->n_layers;
-}
-
-/* Waits for the oldest of the ring and gives it back. */
-static int preload_settle(struct engine *e, const uint32_t held[2])
-{
-	struct store_view view;
-	int r;
-
-	for (;;) {
-		r = store_poll(e->store, held[0], held[1], &view);
-		if (r != STORE_READING)
-			break;
-		r = store_reap(e->store, CLOCK_NS_PER_S);
-		if (r < 0)
-			break;
-	}
-	store_release(e->store, held[0], held[1]);
-	/* An expert that cannot be read fails the rows that want it, not the start. */
-	return 0;
-}
-
-/* Where every expert has a slot: fills them all, several reads in flight. */
-static int preload(struct engine *e, const struct engine_config *config, struct error *err)
-{
-	struct preload p = {0};
-	uint32_t ring[PRELOAD_AHEAD][2];
-	uint64_t settled = 0, started = 0;
-	struct store_stats stats;
-	int r = 0;
-
-	for (uint32_t l = 0; l < e->desc->n_layers; l++)
-		p.all += e->desc->layers[l].shared ? e->group_experts[l] != 0 : e->group_experts[l];
-	store_get_stats(e->store, &stats);
-	if (stats.slots < p.all)
-		return 0;
-	while (r == 0 && preload_next(e, &p)) {
-		uint32_t *at = ring[started % PRELOAD_AHEAD];
-
-		if (started - settled == PRELOAD_AHEAD) {
-			r = preload_settle(e, at);
-			settled++;
-			p.n++;
-			if (config->progress && config->progress(config->progress_arg,
-							ENGINE_PHASE_EXPERTS, p.n, p.all))
-				r = error_set(err, -ECANCELED, "the load was cancelled");
-			continue;
-		}
-		at[0] = p.layer;
-		at[1] = p.expert;
-		p.expert = e->desc->layers[p.layer].shared ? UINT32_MAX : p.expert + 1;
-		store_get_stats(e->store, &stats);
-		if (stats.evictions)
-			break;
-		switch (store_acquire(e->store, at[0], at[1], 0)) {
-		case STORE_READY:
-		case STORE_READING:
-			started++;
-			store_submit(e->store);
-			break;
-		default:
-			break;
-		}
-	}
-	for (; settled < started; settled++)
-		(void)preload_settle(e, ring[settled % PRELOAD_AHEAD]);
-	return r;
 }
 
 static int set_frequencies(struct engine *e, struct error *err)
@@ -276,19 +229,19 @@ static int set_frequencies(struct engine *e, struct error *err)
 	return 0;
 }
 
-static int load_memory(struct engine *e, const struct engine_config *config, struct error *err)
+/* Where everything goes; none of it is there yet. */
+static int place(
+	struct start *s, struct weights_load **ret_dense, const void **ret_least, struct error *err)
 {
-	struct progress p = {.config = config, .phase = ENGINE_PHASE_MEMORY};
+	struct engine *e = s->engine;
 	const struct desc *d = e->desc;
 	int r;
 
-	r = mem_arena_new(&e->arena, e->plan.arena, config->must_lock ? MEM_LOCK : MEM_TRY_LOCK,
-		on_memory, &p, err);
+	r = mem_arena_reserve(
+		&e->arena, e->plan.arena, s->config->must_lock ? MEM_LOCK : MEM_TRY_LOCK, err);
 	if (r < 0)
 		return r;
-	p.phase = ENGINE_PHASE_DENSE;
-	r = weights_read(
-		&e->weights, d, e->kernels, e->arena, e->io, &e->file, 1, on_weights, &p, err);
+	r = weights_place(ret_dense, d, e->arena, &e->file, 1, err);
 	if (r < 0)
 		return r;
 	e->y_stride = scratch_y_stride(d);
@@ -297,11 +250,48 @@ static int load_memory(struct engine *e, const struct engine_config *config, str
 	e->frequencies = calloc(d->rope_dims / 2 + 1, sizeof *e->frequencies);
 	if (!e->frequencies || !place_context(e, &e->contexts[ENGINE_LIVE], e->plan.live_rows) ||
 		!place_context(e, &e->contexts[ENGINE_BULK], e->plan.bulk_rows) || !place_tile(e) ||
-		!place_kv(e))
+		!place_kv(e, ret_least))
 		return error_set(err, -ENOMEM,
 			"the plan's %" PRIu64 " bytes do not hold weights, keys and scratch",
 			e->plan.arena);
+	r = open_store(e, err);
+	return r < 0 ? error_errno(err, r, "cannot set up the slots of experts") : 0;
+}
+
+/* The pages of the arena come by threads of their own while the weights are read to them. */
+static int fill(struct start *s, struct weights_load *dense, const void *least, struct error *err)
+{
+	const struct weights_callbacks callbacks = {on_await, on_weights, s};
+	struct engine *e = s->engine;
+	int r = memory_start(e, least, s->config->threads);
+
+	if (r < 0)
+		return error_errno(err, r, "cannot start the threads that take memory");
+	r = weights_read(&e->weights, dense, e->kernels, e->io, &callbacks, err);
+	if (r < 0)
+		return r;
+	e->dense_ns = clock_now() - s->began;
+	r = await_least(s);
+	if (r < 0)
+		return error_errno(err, r, "cannot take the %zu MiB of memory needed at least",
+			e->memory.least >> 20);
+	e->memory_ns = clock_now() - s->began;
+	(void)memory_advance(e);
 	return set_frequencies(e, err);
+}
+
+static int load(struct engine *e, const struct engine_config *config, struct error *err)
+{
+	struct start s = {.engine = e, .config = config, .began = clock_now()};
+	struct weights_load *dense = NULL;
+	const void *least = NULL;
+	int r = place(&s, &dense, &least, err);
+
+	if (r == 0)
+		r = fill(&s, dense, least, err);
+	e->dense_bytes = s.all;
+	weights_load_free(dense);
+	return r;
 }
 
 int engine_load(struct engine *e, const struct engine_config *config, struct error *err)
@@ -329,11 +319,5 @@ int engine_load(struct engine *e, const struct engine_config *config, struct err
 	r = open_io(e, config, err);
 	if (r < 0)
 		return r;
-	r = load_memory(e, config, err);
-	if (r < 0)
-		return r;
-	r = open_store(e, err);
-	if (r < 0)
-		return error_errno(err, r, "cannot set up the slots of experts");
-	return e->store ? preload(e, config, err) : 0;
+	return load(e, config, err);
 }

@@ -38,8 +38,10 @@ void engine_publish(struct engine *e)
 	set(&c->read_errors, s.errors);
 	set(&c->slots, s.slots);
 	set(&c->slots_used, s.slots_used);
-	set(&c->locked, mem_arena_locked(e->arena));
-	set(&c->given, e->given);
+	set(&c->experts, s.experts);
+	set(&c->ready, s.ready);
+	set(&c->ready_bytes, s.ready_bytes);
+	set(&c->given, e->memory.given);
 }
 
 int engine_start(struct engine **ret, const struct engine_config *config, struct error *err)
@@ -81,6 +83,7 @@ struct engine *engine_free(struct engine *e)
 		free(e->contexts[i].rows);
 	free(e->frequencies);
 	free(e->group_experts);
+	memory_deinit(&e->memory);
 	mem_arena_free(e->arena);
 	if (e->file_open)
 		file_close(&e->file);
@@ -198,6 +201,7 @@ int engine_advance(struct engine *e, enum engine_context context)
 
 	if (!c->active)
 		return ENGINE_IDLE;
+	(void)memory_advance(e);
 	start = engine_mark(e, c, ENGINE_TIME_SCHEDULE);
 	r = step_advance(e, c);
 	if (r < 0)
@@ -210,16 +214,33 @@ int engine_advance(struct engine *e, enum engine_context context)
 	return r;
 }
 
+/* For reads, or for memory that is still to come. */
+static int wait_any(struct engine *e, uint64_t timeout_ns)
+{
+	struct memory *m = &e->memory;
+
+	if (e->store && store_in_flight(e->store) > 0)
+		return store_reap(e->store, timeout_ns);
+	(void)taker_wait(
+		m->taker, m->next < m->n_chunks ? m->order_end[m->next] : m->all, timeout_ns);
+	(void)memory_advance(e);
+	return 0;
+}
+
 int engine_wait(struct engine *e, uint64_t timeout_ns)
 {
 	uint64_t start;
 	int r;
 
-	if (!e->store || store_in_flight(e->store) == 0)
+	if ((!e->store || store_in_flight(e->store) == 0) && !e->memory.taker)
 		return 0;
 	start = engine_mark_any(e, ENGINE_TIME_SCHEDULE);
-	r = store_reap(e->store, timeout_ns);
-	count(&e->counters.wait_ns, engine_mark_any(e, ENGINE_TIME_WAIT) - start);
+	r = wait_any(e, timeout_ns);
+	/* Nobody waits where no rows do. */
+	if (e->contexts[ENGINE_LIVE].active || e->contexts[ENGINE_BULK].active)
+		count(&e->counters.wait_ns, engine_mark_any(e, ENGINE_TIME_WAIT) - start);
+	else
+		engine_rested(e);
 	engine_publish(e);
 	return r < 0 ? r : 0;
 }
@@ -265,7 +286,15 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 		.tiles = get(&c->tiles),
 		.slots = get(&c->slots),
 		.slots_used = get(&c->slots_used),
-		.locked_bytes = get(&c->locked),
+		.experts = get(&c->experts),
+		.ready = get(&c->ready),
+		.ready_bytes = get(&c->ready_bytes),
+		.locked_bytes = mem_arena_locked(e->arena),
+		.taken_bytes = mem_arena_taken(e->arena),
+		.locks = mem_arena_is_locked(e->arena),
+		.dense_ns = e->dense_ns,
+		.memory_ns = e->memory_ns,
+		.dense_bytes = e->dense_bytes,
 		.arena_bytes = mem_arena_size(e->arena),
 		.times = times,
 		.given_bytes = get(&c->given),

@@ -3,10 +3,11 @@
 
 /*
  * The engine: rows (sequence, position, token) through the model, layer by layer, experts from the
- * store.  A resumable cursor: engine_advance() does one tile (at most about 20 ms) and returns.  Two
+ * store.  A resumable cursor: engine_advance() does one tile (at most about 20 ms) and returns. Two
  * contexts share weights, slots and reads: LIVE (decode: few rows, one per sequence) and BULK
- * (prefill: many rows of few sequences); the caller alternates between them as it likes.  The logits
- * of a row depend on its sequence's tokens alone (NUMERICS): not on batch, chunk, context or order.
+ * (prefill: many rows of few sequences); the caller alternates between them as it likes.  The
+ * logits of a row depend on its sequence's tokens alone (NUMERICS): not on batch, chunk, context or
+ * order.
  *
  * One thread: the one that calls engine_start() is worker 0 and makes all other calls, except those
  * marked "any thread".
@@ -32,24 +33,23 @@ enum engine_context {
 };
 
 enum engine_phase {
-	ENGINE_PHASE_MEMORY,  /* taking and locking the arena */
-	ENGINE_PHASE_DENSE,   /* reading dense weights */
-	ENGINE_PHASE_EXPERTS, /* filling slots, where the model fits wholly */
+	ENGINE_PHASE_DENSE,  /* reading dense weights, while memory is taken */
+	ENGINE_PHASE_MEMORY, /* waiting for the rest of the least memory */
 };
 
 /* done of all bytes of a phase.  Non-zero stops the load with -ECANCELED. */
 typedef int (*engine_progress_fn)(void *arg, enum engine_phase phase, uint64_t done, uint64_t all);
 
 enum engine_io {
-	ENGINE_IO_AUTO,  /* io_uring, else the pread pool */
+	ENGINE_IO_AUTO,	 /* io_uring, else the pread pool */
 	ENGINE_IO_URING, /* or fail */
 	ENGINE_IO_PREAD,
 };
 
 struct engine_config {
 	const char *path;
-	const struct desc *desc;   /* must outlive the engine */
-	const struct plan *plan;   /* copied */
+	const struct desc *desc; /* must outlive the engine */
+	const struct plan *plan; /* copied */
 	uint32_t threads;
 	bool must_lock; /* failing to lock memory is an error; else it is in the status */
 	enum engine_io io;
@@ -60,7 +60,11 @@ struct engine_config {
 	void *io_new_arg;
 };
 
-/* Takes memory, opens the ring, reads the dense weights.  0 or -errno with *err. */
+/*
+ * Reserves all memory, takes the least, opens the ring, reads the dense weights: rows can be
+ * computed then.  The other memory comes meanwhile, by threads of the engine's own, and experts are
+ * read as rows want them, or by engine_background().  0 or -errno with *err.
+ */
 int engine_start(struct engine **ret, const struct engine_config *config, struct error *err);
 struct engine *engine_free(struct engine *e);
 
@@ -69,7 +73,8 @@ int engine_seq_new(struct engine *e, struct engine_seq **ret);
 struct engine_seq *engine_seq_free(struct engine *e, struct engine_seq *s);
 /* Positions held. */
 uint32_t engine_seq_length(const struct engine_seq *s);
-/* Forgets positions from n on, for a prompt that shares only a prefix.  No rows may be under way. */
+/* Forgets positions from n on, for a prompt that shares only a prefix.  No rows may be under way.
+ */
 void engine_seq_truncate(struct engine *e, struct engine_seq *s, uint32_t n);
 /*
  * Takes the blocks for `n` more positions.  0, or -ENOSPC where the pool has not as many free
@@ -110,8 +115,8 @@ int engine_begin(struct engine *e, enum engine_context c, const struct engine_ro
 	const struct engine_callbacks *callbacks);
 
 enum engine_result {
-	ENGINE_IDLE,    /* no step in this context, or the step has ended: every callback was called */
-	ENGINE_MORE,    /* a tile was done, more is to do */
+	ENGINE_IDLE, /* no step in this context, or the step has ended: every callback was called */
+	ENGINE_MORE, /* a tile was done, more is to do */
 	/*
 	 * Nothing of this context can be computed until a read arrives, or until the other context
 	 * gives slots back: whoever waits for one goes on advancing both.
@@ -125,8 +130,26 @@ enum engine_result {
  */
 int engine_advance(struct engine *e, enum engine_context c);
 
-/* Sleeps until a read has arrived or timeout_ns is over.  For when all contexts wait. */
+/*
+ * Sleeps until a read has arrived, or memory where none is under way, or timeout_ns is over.  For
+ * when all contexts wait.
+ */
 int engine_wait(struct engine *e, uint64_t timeout_ns);
+
+/*
+ * A little of what is to do where nobody waits: puts memory that has come to use, reads experts
+ * into free slots, in the order of the file, until none is free or all are there.  busy: rows are
+ * being computed, so that one read is in flight at most, and only when nobody waits for another.
+ * ENGINE_MORE: call again; ENGINE_WAITING: for reads or memory, engine_wait(); ENGINE_IDLE: nothing
+ * is left to do.
+ */
+enum engine_result engine_background(struct engine *e, bool busy);
+/* Whether every expert is in a slot, or no more slots are to be had. */
+bool engine_is_filled(const struct engine *e);
+/* Ends that, for good: an engine that is about to be freed reads and takes no more. */
+void engine_background_stop(struct engine *e);
+/* All of it at once, for tools and tests: the memory, and with `experts` their slots filled. */
+int engine_fill(struct engine *e, bool experts);
 
 /* Drops the rows of a sequence from the step under way: no more callbacks for them. */
 void engine_drop(struct engine *e, struct engine_seq *s);
@@ -180,20 +203,26 @@ struct engine_times {
 void engine_rested(struct engine *e);
 
 struct engine_stats {
-	uint64_t hits, misses;          /* of wanted experts */
-	uint64_t evictions;             /* experts that gave way to others */
-	uint64_t bytes_read;            /* windows around extents included */
-	uint64_t bytes_useful;          /* of extents that were computed with */
+	uint64_t hits, misses; /* of wanted experts */
+	uint64_t evictions;    /* experts that gave way to others */
+	uint64_t bytes_read;   /* windows around extents included */
+	uint64_t bytes_useful; /* of extents that were computed with */
 	uint64_t reads, read_errors;
-	uint64_t wait_ns, compute_ns;   /* engine thread: nothing to compute; computing */
+	uint64_t wait_ns, compute_ns; /* engine thread: nothing to compute; computing */
 	uint64_t rows_live, rows_bulk, steps_live, steps_bulk;
-	uint64_t tiles;                 /* heartbeat */
+	uint64_t tiles; /* heartbeat */
 	uint64_t slots, slots_used;
+	uint64_t experts, ready; /* distinct ones; those in slots, whole */
+	uint64_t ready_bytes;	 /* of their extents */
 	uint64_t locked_bytes, arena_bytes;
+	uint64_t taken_bytes;	      /* of the arena: pages that are there */
+	uint64_t given_bytes;	      /* of the slots: back to the system, or not to be had */
+	uint64_t dense_ns, memory_ns; /* of the start: weights read, least memory taken */
+	uint64_t dense_bytes;
+	bool locks; /* what is taken is locked */
 	struct engine_times times;
-	uint64_t given_bytes; /* of the slots, back to the system */
-	bool direct;                    /* reads bypass the page cache */
-	const char *io;                 /* "io_uring", "io_uring (plain)", "pread" */
+	bool direct;	/* reads bypass the page cache */
+	const char *io; /* "io_uring", "io_uring (plain)", "pread" */
 	const char *tier;
 	const struct kernels *kernels;
 };

@@ -12,10 +12,14 @@ size_t kv_block_bytes(const struct desc *d)
 	       (desc_kv_f32(d) ? 4 : 2);
 }
 
-int kv_init(struct kv *kv, const struct desc *d, void *memory, uint32_t n_blocks)
+int kv_init(struct kv *kv, const struct desc *d, void *memory, uint32_t n_blocks, uint32_t n_here,
+	kv_take_fn take, void *take_arg)
 {
 	*kv = (struct kv){
 		.memory = memory,
+		.take = take,
+		.take_arg = take_arg,
+		.n_here = n_here,
 		.n_blocks = n_blocks,
 		.n_free = n_blocks,
 		.head = d->head_size,
@@ -62,6 +66,25 @@ void kv_seq_free(struct kv *kv, struct engine_seq *s)
 	kv->n_seqs--;
 }
 
+/*
+ * The pages of the next n free blocks.  Those never handed out lie at the bottom of the stack, the
+ * lowest on top: so what is there is always a prefix.
+ */
+static int take_pages(struct kv *kv, uint64_t n)
+{
+	uint32_t end = kv->n_here;
+
+	for (uint64_t i = 0; i < n; i++)
+		end = num_max(end, kv->free[kv->n_free - 1 - i] + 1);
+	if (end == kv->n_here)
+		return 0;
+	if (kv->take(kv->take_arg, kv->memory + kv->n_here * kv->block_bytes,
+		    (end - kv->n_here) * kv->block_bytes) < 0)
+		return -ENOSPC;
+	kv->n_here = end;
+	return 0;
+}
+
 int kv_seq_reserve(struct kv *kv, struct engine_seq *s, uint32_t n)
 {
 	uint64_t need = ((uint64_t)s->length + n + KV_BLOCK - 1) / KV_BLOCK;
@@ -77,6 +100,8 @@ int kv_seq_reserve(struct kv *kv, struct engine_seq *s, uint32_t n)
 		s->blocks = blocks;
 		s->room = room;
 	}
+	if (need > s->n_blocks && take_pages(kv, need - s->n_blocks) < 0)
+		return -ENOSPC;
 	while (s->n_blocks < need)
 		s->blocks[s->n_blocks++] = kv->free[--kv->n_free];
 	return 0;

@@ -24,8 +24,14 @@ struct engine_seq {
 	unsigned busy; /* rows under way */
 };
 
+/* Makes sure that the pages of [p, p + n) are there.  0 or -errno. */
+typedef int (*kv_take_fn)(void *arg, void *p, size_t n);
+
 struct kv {
 	char *memory;
+	kv_take_fn take;
+	void *take_arg;
+	uint32_t n_here;    /* blocks whose pages are there: those below */
 	size_t head_bytes;  /* keys of one head in one block */
 	size_t layer_bytes; /* keys and values of all heads */
 	size_t block_bytes;
@@ -38,14 +44,21 @@ struct kv {
 /* Bytes of one block. */
 size_t kv_block_bytes(const struct desc *d);
 
-/* memory holds n_blocks blocks.  0 or -ENOMEM. */
-int kv_init(struct kv *kv, const struct desc *d, void *memory, uint32_t n_blocks);
+/*
+ * memory holds n_blocks blocks, the pages of the first n_here are there; the others' are taken when
+ * they are handed out first.  0 or -ENOMEM.
+ */
+int kv_init(struct kv *kv, const struct desc *d, void *memory, uint32_t n_blocks, uint32_t n_here,
+	kv_take_fn take, void *take_arg);
 void kv_deinit(struct kv *kv);
 
 /* -ENOBUFS where LIMIT_SESSIONS are open, -ENOMEM. */
 int kv_seq_new(struct kv *kv, struct engine_seq **ret);
 void kv_seq_free(struct kv *kv, struct engine_seq *s);
-/* Blocks for n more positions: 0, or -ENOSPC, or -ENOMEM; nothing is taken then. */
+/*
+ * Blocks for n more positions: 0, or -ENOSPC, also where the system has no memory for them, or
+ * -ENOMEM; nothing is taken then.
+ */
 int kv_seq_reserve(struct kv *kv, struct engine_seq *s, uint32_t n);
 void kv_seq_truncate(struct kv *kv, struct engine_seq *s, uint32_t n);
 

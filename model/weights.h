@@ -2,9 +2,11 @@
 #pragma once
 
 /*
- * Where the dense weights of a description are in memory, and how they get there: read around the
- * page cache in large pieces, several in flight, straight to their place in the arena.  Once read,
- * only their packing changes.  Used by the engine's start and its steps.
+ * Where the dense weights of a description are in memory, and how they get there: first their place
+ * in the arena, whose pages need not be there yet; then they are read around the page cache, in
+ * large pieces, several in flight, straight to it.  Tensors that are neighbours in the file are so
+ * in memory, and are read as one.  Once read, only their packing changes.  Used by the engine's
+ * start and its steps.
  */
 
 #include <stdint.h>
@@ -33,13 +35,25 @@ struct weights {
 	struct weights_layer *layers;
 };
 
-/* Returns non-zero to stop the load with -ECANCELED. */
-typedef int (*weights_progress_fn)(void *arg, uint64_t done, uint64_t all);
+struct weights_load;
 
-/* Takes room in the arena and fills it.  0 or -errno with *err. */
-int weights_read(struct weights *w, const struct desc *d, const struct kernels *k,
-	struct mem_arena *arena, struct io *io, const struct file *files, size_t n_files,
-	weights_progress_fn progress, void *progress_arg, struct error *err);
+/* Takes room in the arena; nothing is read or written.  0 or -errno with *err. */
+int weights_place(struct weights_load **ret, const struct desc *d, struct mem_arena *arena,
+	const struct file *files, size_t n_files, struct error *err);
+/* NULL is fine; returns NULL. */
+struct weights_load *weights_load_free(struct weights_load *o);
+
+struct weights_callbacks {
+	/* Waits until the pages of the arena up to here are there.  0 or -errno. */
+	int (*await)(void *arg, const void *end);
+	/* Returns non-zero to stop the load with -ECANCELED. */
+	int (*progress)(void *arg, uint64_t done, uint64_t all);
+	void *arg;
+};
+
+/* Fills what was placed.  0 or -errno with *err. */
+int weights_read(struct weights *w, struct weights_load *o, const struct kernels *k, struct io *io,
+	const struct weights_callbacks *callbacks, struct error *err);
 void weights_deinit(struct weights *w);
 
 /* Bytes of the arena beyond desc_dense_bytes() that windows and rounding take at worst. */

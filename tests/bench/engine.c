@@ -480,6 +480,8 @@ static int run(const struct options *o, struct error *err)
 	r = plan_make(&b.plan, &in, err);
 	if (r == 0)
 		r = engine_start(&e, &config, err);
+	if (r == 0)
+		r = engine_fill(e, true);
 	if (r < 0)
 		return r;
 	b.engine = e;

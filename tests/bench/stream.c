@@ -271,6 +271,8 @@ static int measure_decode(struct decoded *x, const struct options *o, const stru
 
 	if (r == 0)
 		r = engine_start(&e, &config, err);
+	if (r == 0)
+		r = engine_fill(e, false);
 	if (r < 0)
 		return r;
 	r = engine_seq_new(e, &s);

@@ -184,6 +184,15 @@ void engine_thread_pressure(struct engine_thread *t, enum pressure_advice advice
 {
 }
 
+void engine_thread_settle(struct engine_thread *t)
+{
+}
+
+uint64_t engine_thread_filled(const struct engine_thread *t)
+{
+	return 0;
+}
+
 void engine_thread_stop(struct engine_thread *t)
 {
 	t->stopped = true;

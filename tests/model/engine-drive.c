@@ -101,6 +101,7 @@ void drive_start(struct drive *d, const struct drive_how *how)
 	set_slots(d, how);
 	if (engine_start(&d->engine, &config, &err) < 0)
 		fail_msg("%s", err.text);
+	assert_int_equal(engine_fill(d->engine, how->cache == DRIVE_RESIDENT), 0);
 }
 
 void drive_stop(struct drive *d)
