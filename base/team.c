@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -66,7 +67,7 @@ struct team {
 	_Alignas(128) atomic_uint gate;
 	_Alignas(128) atomic_uint sleepers;
 	_Atomic uint64_t caller_sleeps; /* since then (clock_now()), or 0 */
-	team_fn fn; /* read only inside */
+	team_fn fn;			/* read only inside */
 	void *arg;
 	unsigned n;
 	struct worker workers[LIMIT_THREADS];
@@ -252,6 +253,28 @@ struct team *team_free(struct team *t)
 unsigned team_size(const struct team *t)
 {
 	return t->n;
+}
+
+int team_pin(struct team *t)
+{
+	cpu_set_t allowed, one;
+	int cpu = -1, r;
+
+	r = pthread_getaffinity_np(pthread_self(), sizeof allowed, &allowed);
+	if (r || CPU_COUNT(&allowed) == 0)
+		return r ? -r : -ENODEV;
+	for (unsigned i = 0; i < t->n; i++) {
+		do
+			cpu = (cpu + 1) % CPU_SETSIZE;
+		while (!CPU_ISSET(cpu, &allowed));
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		r = pthread_setaffinity_np(
+			i ? t->workers[i].thread : pthread_self(), sizeof one, &one);
+		if (r)
+			return -r;
+	}
+	return 0;
 }
 
 void team_run(struct team *t, team_fn fn, void *arg)

@@ -33,6 +33,12 @@ struct team *team_free(struct team *t);
 
 unsigned team_size(const struct team *t);
 
+/*
+ * Binds each thread, the caller as worker 0 too, to one of the processors that the caller may use,
+ * in turn.  Threads that any of them starts later inherit that.  0 or -errno.
+ */
+int team_pin(struct team *t);
+
 /* Runs fn on the workers and returns when all that it began on have returned.  One caller at a
  * time. */
 void team_run(struct team *t, team_fn fn, void *arg);

@@ -30,6 +30,9 @@ const struct config_option config_options[] = {
 		"Where moed keeps its totals from one run to the next."},
 	{"threads", CONFIG_NUMBER, CONFIG_RESTART, AT(threads), 0, LIMIT_THREADS, NULL, "0",
 		"Threads that compute.  0: one for each CPU that moed may use."},
+	{"pin", CONFIG_CHOICE, CONFIG_RESTART, AT(pin), 0, 0, "no|yes", "no",
+		"Bind each of them to a CPU.  yes: steadier where nobody else needs the CPUs; "
+		"slower where somebody does."},
 	{"context", CONFIG_NUMBER, CONFIG_RESTART, AT(context), 0, (double)LIMIT_CONTEXT, NULL, "0",
 		"Tokens of all conversations that are kept ready together.  0: what fits "
 		"sensibly."},

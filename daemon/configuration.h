@@ -36,7 +36,7 @@ enum config_when {
 
 struct config {
 	char *model, *memory_limit, *socket, *socket_group, *state;
-	uint64_t memory_lock, socket_mode, threads, context, sessions, chunk, io, log;
+	uint64_t memory_lock, socket_mode, threads, pin, context, sessions, chunk, io, log;
 	uint64_t upcycle_experts, upcycle_top_k, upcycle_router, upcycle_seed;
 	uint64_t limit_connections, limit_requests, limit_sessions, limit_tokens;
 	uint64_t drain_s;

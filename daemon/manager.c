@@ -72,6 +72,7 @@ int manager_init(struct manager *m, struct error *err)
 				.desc = m->load.desc,
 				.plan = &m->load.plan,
 				.threads = m->load.threads,
+				.pin = c->pin,
 				.must_lock = c->memory_lock == CONFIG_LOCK_REQUIRED,
 				.io = c->io == CONFIG_IO_URING	 ? ENGINE_IO_URING
 				      : c->io == CONFIG_IO_PREAD ? ENGINE_IO_PREAD

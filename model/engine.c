@@ -56,6 +56,12 @@ int engine_start(struct engine **ret, const struct engine_config *config, struct
 	if (!e)
 		return error_set(err, -ENOMEM, "no memory for the engine");
 	r = engine_load(e, config, err);
+	/* Last, so that no thread of reads inherits the place of worker 0. */
+	if (r == 0 && config->pin) {
+		r = team_pin(e->team);
+		if (r < 0)
+			(void)error_errno(err, r, "cannot bind the threads to processors");
+	}
 	if (r < 0) {
 		engine_free(e);
 		return r;

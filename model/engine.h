@@ -51,6 +51,7 @@ struct engine_config {
 	const struct desc *desc; /* must outlive the engine */
 	const struct plan *plan; /* copied */
 	uint32_t threads;
+	bool pin;	/* each thread to a processor, the caller too */
 	bool must_lock; /* failing to lock memory is an error; else it is in the status */
 	enum engine_io io;
 	engine_progress_fn progress; /* may be NULL */

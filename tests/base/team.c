@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 
 #include <errno.h>
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -164,6 +165,58 @@ static void test_shares(void **state)
 	}
 }
 
+struct places {
+	cpu_set_t of[LIMIT_THREADS];
+	atomic_uint total;
+};
+
+static void note_place(void *arg, unsigned worker, unsigned workers)
+{
+	struct places *p = arg;
+
+	assert_return_code(sched_getaffinity(0, sizeof p->of[worker], &p->of[worker]), errno);
+	atomic_fetch_add(&p->total, 1);
+	while (worker == 0 && atomic_load(&p->total) < workers)
+		sched_yield();
+}
+
+static void *pinned(void *arg)
+{
+	struct places *p = arg;
+	cpu_set_t allowed;
+	struct team *t;
+
+	assert_return_code(sched_getaffinity(0, sizeof allowed, &allowed), errno);
+	assert_int_equal(team_new(&t, (unsigned)CPU_COUNT(&allowed) + 1), 0);
+	assert_int_equal(team_pin(t), 0);
+	team_run(t, note_place, p);
+	team_free(t);
+	return NULL;
+}
+
+/* In a thread of its own, since the caller is bound too. */
+static void test_pin(void **state)
+{
+	struct places *p = calloc(1, sizeof *p);
+	cpu_set_t allowed, all;
+	unsigned n;
+	pthread_t thread;
+
+	CPU_ZERO(&all);
+	assert_return_code(sched_getaffinity(0, sizeof allowed, &allowed), errno);
+	n = (unsigned)CPU_COUNT(&allowed);
+	assert_int_equal(pthread_create(&thread, NULL, pinned, p), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(atomic_load(&p->total), n + 1);
+	for (unsigned i = 0; i < n; i++) {
+		assert_int_equal(CPU_COUNT(&p->of[i]), 1);
+		CPU_OR(&all, &all, &p->of[i]);
+	}
+	assert_true(CPU_EQUAL(&all, &allowed));
+	assert_true(CPU_EQUAL(&p->of[n], &p->of[0]));
+	free(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -171,6 +224,7 @@ int main(void)
 		cmocka_unit_test(test_ends),
 		cmocka_unit_test(test_late),
 		cmocka_unit_test(test_shares),
+		cmocka_unit_test(test_pin),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
