@@ -350,7 +350,9 @@ static void test_ways(void **unused)
 				check_ways(k, type, false);
 			else
 				assert_null(kernels_way(k, type, false, 1));
-			if (!k->product_packed[type])
+			if (k->product_packed[type])
+				check_ways(k, type, true);
+			else
 				assert_null(kernels_way(k, type, true, 1));
 		}
 	}

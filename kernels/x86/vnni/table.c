@@ -10,7 +10,8 @@
 	{vnni_product_##type, "vpdpbusd", 1, 4, 1}, {vnni_product_##type, "vpdpbusd", 2, 4, 2},    \
 	{vnni_product_##type, "vpdpbusd", turned, 16, 4}
 #define PACKED(type)                                                                               \
-	{vnni_packed_##type, "vpdpbusd", 1, 16, 1}, {vnni_packed_##type, "vpdpbusd", 4, 16, 4}
+	{vnni_packed_##type, "vpdpbusd", 1, 16, 1}, {vnni_packed_##type, "vpdpbusd", 2, 16, 4},    \
+	{vnni_packed_##type, "vpdpbusd", 5, 32, 4}
 
 static const struct kernels_way ways[] = {
 	FLOATS(f32), FLOATS(f16), FLOATS(bf16),
