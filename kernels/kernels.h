@@ -113,11 +113,16 @@ bool kernels_can_pack(uint32_t type);
 /* Native bytes of row `row` (below 16) of a packed tile of rows of n elements. */
 void kernels_packed_row(uint32_t type, const void *tile, unsigned row, size_t n, void *out);
 
+#define KERNELS_ATTENTION_BLOCK ((size_t)64)  /* positions (NUMERICS rule 3) */
+#define KERNELS_ATTENTION_BATCH ((size_t)128) /* queries that share what is made of a block */
+
 /*
  * One block of up to 64 positions of one key-value head, against n_q queries that use that head.
- * Keys and values are [64][head] of f16 (kv_f32: of f32).  For query i the first keys[i] keys
- * (1 to 64) of the block take part.  state[i] holds the running maximum, sum and weighted values;
- * it must be kernels_attention_reset() before block 0.  Blocks are given in ascending order.
+ * Both are f16 (kv_f32: f32); keys lie as kernels_attention_key() says, values are [64][head].  All
+ * of them may be read, whatever they hold.  For query i the first keys[i] keys (1 to 64) of the
+ * block take part.  state[i] holds the running weighted values, maximum and sum; it must be
+ * kernels_attention_reset() before block 0. Blocks are given in ascending order; next_k and next_v
+ * are where those of the next one stand, to be fetched ahead, or NULL.
  */
 struct kernels_attention {
 	const float *q; /* [n_q][q_stride], `head` floats each */
@@ -130,12 +135,37 @@ struct kernels_attention {
 	const uint32_t *keys;
 	float scale;
 	float *state; /* [n_q][kernels_attention_state(head)] */
+	float *work;  /* [kernels_attention_work(head)], aligned to 64 bytes, nothing between calls
+		       */
+	const void *next_k, *next_v;
 };
+
+/*
+ * Where element i of key j stands in a block: four panels of sixteen keys, in a panel an element of
+ * all sixteen after the other, so that the lanes of a vector are keys.
+ */
+static inline size_t kernels_attention_key(size_t head, size_t j, size_t i)
+{
+	return (j / 16 * head + i) * 16 + j % 16;
+}
+
+/* Where maximum and sum stand in a state: after the weighted values, whole lines of them. */
+static inline size_t kernels_attention_padded(size_t head)
+{
+	return (head + 15) / 16 * 16;
+}
 
 /* Floats of one query's state. */
 static inline size_t kernels_attention_state(size_t head)
 {
-	return head + 2;
+	return kernels_attention_padded(head) + 16;
+}
+
+/* Floats of room: keys or values of a block, and five numbers and the scores of each query. */
+static inline size_t kernels_attention_work(size_t head)
+{
+	return KERNELS_ATTENTION_BLOCK * kernels_attention_padded(head) +
+	       KERNELS_ATTENTION_BATCH * (KERNELS_ATTENTION_BLOCK + 5);
 }
 
 /*
@@ -210,6 +240,8 @@ struct kernels {
 	void (*sum_exp)(const float *x, size_t n, float *ret_max, float *ret_sum);
 
 	void (*attention)(const struct kernels_attention *a);
+	/* Turns a query's state into the output, [head] floats. */
+	void (*attention_finish)(const float *state, size_t head, float *out);
 
 	/* False where an element is NaN or infinite. */
 	bool (*is_finite)(const float *x, size_t n);
@@ -241,9 +273,8 @@ const struct kernels_way *kernels_way(
 /* Rounding mode, flush-to-zero and denormals-are-zero as NUMERICS wants them; -ENOTSUP else. */
 int kernels_check_thread(void);
 
-/* Sets a query's state before its first block, and turns it into the output, [head] floats. */
+/* Sets a query's state before its first block. */
 void kernels_attention_reset(float *state, size_t head);
-void kernels_attention_finish(const float *state, size_t head, float *out);
 /* 1 / sqrt(head), what most families scale their scores by. */
 float kernels_attention_scale(size_t head);
 

@@ -11,39 +11,61 @@
 
 #include "num.h"
 
+#define STORE_ROWS 16u /* whose keys and values one worker stores at least */
+
 struct attend {
 	struct engine *e;
 	struct context *c;
 	uint32_t run; /* rows of a task at most */
 };
 
-static void store_row(const struct engine *e, void *to, const float *x)
+/* Keys go where kernels_attention_key() says, values row by row. */
+static void store_row(
+	const struct engine *e, void *block, size_t at, const float *k, const float *v)
 {
 	size_t head = e->desc->head_size;
+	void *values = (char *)block + e->kv.head_bytes + at * head * e->kv.element;
 
-	if (e->kv.f32)
-		memcpy(to, x, head * sizeof *x);
-	else
-		e->kernels->f32_to_f16(to, x, head);
+	if (e->kv.f32) {
+		float *keys = block;
+
+		for (size_t i = 0; i < head; i++)
+			keys[kernels_attention_key(head, at, i)] = k[i];
+		memcpy(values, v, head * sizeof *v);
+	} else {
+		uint16_t *keys = block, row[LIMIT_HEAD_SIZE];
+
+		e->kernels->f32_to_f16(row, k, head);
+		for (size_t i = 0; i < head; i++)
+			keys[kernels_attention_key(head, at, i)] = row[i];
+		e->kernels->f32_to_f16(values, v, head);
+	}
+}
+
+static void store_part(void *arg, unsigned worker, size_t begin, size_t end)
+{
+	const struct attend *a = arg;
+	struct engine *e = a->e;
+	const struct desc *d = e->desc;
+
+	for (size_t i = begin; i < end; i++) {
+		const struct step_row *r = &a->c->rows[e->tile.rows[i]];
+
+		for (uint32_t h = 0; h < d->kv_heads; h++) {
+			size_t from = (i * d->kv_heads + h) * d->head_size;
+
+			store_row(e,
+				kv_keys(&e->kv, r->seq, r->position / KV_BLOCK, a->c->layer, h),
+				r->position % KV_BLOCK, e->tile.k + from, e->tile.v + from);
+		}
+	}
 }
 
 void attention_store(struct engine *e, struct context *c)
 {
-	const struct desc *d = e->desc;
-	size_t row_bytes = d->head_size * e->kv.element;
+	struct attend a = {.e = e, .c = c};
 
-	for (uint32_t i = 0; i < e->tile.n; i++) {
-		const struct step_row *r = &c->rows[e->tile.rows[i]];
-		size_t at = r->position % KV_BLOCK * row_bytes;
-
-		for (uint32_t h = 0; h < d->kv_heads; h++) {
-			char *keys = kv_keys(&e->kv, r->seq, r->position / KV_BLOCK, c->layer, h);
-			size_t from = ((size_t)i * d->kv_heads + h) * d->head_size;
-
-			store_row(e, keys + at, e->tile.k + from);
-			store_row(e, keys + e->kv.head_bytes + at, e->tile.v + from);
-		}
-	}
+	step_run(e, store_part, &a, e->tile.n, STORE_ROWS);
 }
 
 /* One key-value head for rows [first, first + n) of the tile, all of one sequence. */
@@ -52,9 +74,10 @@ static void attend(struct engine *e, struct context *c, unsigned worker, uint32_
 {
 	const struct desc *d = e->desc;
 	size_t size = d->head_size, group = d->heads / d->kv_heads, n_q = n * group, skip = 0;
-	float *q = e->tile.attention + worker * e->tile.attention_stride;
-	float *state = q + n_q * size;
-	uint32_t *keys = (uint32_t *)(state + n_q * kernels_attention_state(size));
+	float *work = e->tile.attention + worker * e->tile.attention_stride;
+	float *state = work + kernels_attention_work(size);
+	float *q = state + n_q * kernels_attention_state(size);
+	uint32_t *keys = (uint32_t *)(q + n_q * size);
 	const struct step_row *rows = c->rows;
 	const uint32_t *at = e->tile.rows + first;
 	const struct engine_seq *s = rows[at[0]].seq;
@@ -68,7 +91,10 @@ static void attend(struct engine *e, struct context *c, unsigned worker, uint32_
 	for (size_t i = 0; i < n_q; i++)
 		kernels_attention_reset(state + i * kernels_attention_state(size), size);
 	for (uint32_t b = 0; b <= last / KV_BLOCK; b++) {
-		const char *k = kv_keys(&e->kv, s, b, c->layer, head);
+		const char *k = kv_keys(&e->kv, s, b, c->layer, head), *next = NULL;
+
+		if (b < last / KV_BLOCK)
+			next = kv_keys(&e->kv, s, b + 1, c->layer, head);
 
 		/* Rows ascend: those before this block are the first ones. */
 		while (rows[at[skip / group]].position < b * KV_BLOCK)
@@ -87,10 +113,13 @@ static void attend(struct engine *e, struct context *c, unsigned worker, uint32_
 			.keys = keys + skip,
 			.scale = kernels_attention_scale(size),
 			.state = state + skip * kernels_attention_state(size),
+			.work = work,
+			.next_k = next,
+			.next_v = next ? next + e->kv.head_bytes : NULL,
 		});
 	}
 	for (size_t i = 0; i < n_q; i++)
-		kernels_attention_finish(state + i * kernels_attention_state(size), size,
+		e->kernels->attention_finish(state + i * kernels_attention_state(size), size,
 			e->tile.attended +
 				((first + i / group) * d->heads + head * group + i % group) * size);
 }
@@ -120,7 +149,7 @@ static void attend_part(void *arg, unsigned worker, size_t begin, size_t end)
 
 void attention_run(struct engine *e, struct context *c)
 {
-	struct attend a = {.e = e, .c = c, .run = SCRATCH_ATTENTION_ROWS};
+	struct attend a = {.e = e, .c = c, .run = scratch_attention_rows(e->desc)};
 	size_t runs = (e->tile.n + a.run - 1) / a.run;
 
 	step_run(e, attend_part, &a, runs * e->desc->kv_heads, 1);

@@ -146,9 +146,7 @@ static bool place_tile(struct engine *e)
 		t->gathered[f] = part(e, n * e->input_bytes[f], &ok);
 	}
 	t->head = part(e, (uint64_t)SCRATCH_HEAD_ROWS * d->vocabulary * 4, &ok);
-	t->attention_stride = num_align_up(SCRATCH_ATTENTION_ROWS * (d->heads / d->kv_heads) *
-						   (2 * (uint64_t)d->head_size + 3),
-		16);
+	t->attention_stride = scratch_attention_floats(d);
 	t->attention = part(e, team_size(e->team) * t->attention_stride * 4, &ok);
 	t->packing_stride = scratch_packing(d);
 	t->packing = part(e, team_size(e->team) * t->packing_stride, &ok);

@@ -4,7 +4,7 @@
 /*
  * Keys and values: a pool of blocks of KV_BLOCK positions, taken at start-up, and the sequences
  * that hold them.  A block covers all layers; within it, layer by layer and head by head, lie the
- * keys [64][head] and then the values [64][head], in f16 or f32.  Block i of a sequence holds the
+ * keys, as kernels_attention_key() says, and then the values [64][head], in f16 or f32.  Block i of a sequence holds the
  * positions from i * 64 on (NUMERICS rule 3).  One thread.
  */
 

@@ -72,6 +72,27 @@ uint64_t scratch_packing(const struct desc *d)
 	return num_align_up(most, (uint64_t)64);
 }
 
+static uint32_t attention_group(const struct desc *d)
+{
+	return d->kv_heads ? d->heads / d->kv_heads : 1;
+}
+
+uint32_t scratch_attention_rows(const struct desc *d)
+{
+	uint32_t rows = (uint32_t)KERNELS_ATTENTION_BATCH / num_max(attention_group(d), 1u);
+
+	rows = num_max(rows, 1u);
+	return num_min(rows, SCRATCH_TILE);
+}
+
+uint64_t scratch_attention_floats(const struct desc *d)
+{
+	uint64_t queries = (uint64_t)scratch_attention_rows(d) * attention_group(d);
+	uint64_t each = d->head_size + kernels_attention_state(d->head_size) + 1;
+
+	return num_align_up(queries * each + kernels_attention_work(d->head_size), UINT64_C(16));
+}
+
 /*
  * The shapes passed LIMIT_HIDDEN, LIMIT_HEADS and LIMIT_VOCABULARY, so that none of this can
  * overflow.
@@ -80,13 +101,10 @@ uint64_t scratch_bytes(
 	const struct desc *d, uint32_t live_rows, uint32_t bulk_rows, uint32_t threads)
 {
 	uint64_t rows = (uint64_t)live_rows + bulk_rows;
-	uint64_t group = d->kv_heads ? d->heads / d->kv_heads : 1;
 	uint64_t n = rows * row_bytes(d) + SCRATCH_TILE * tile_bytes(d);
 
 	n += (uint64_t)SCRATCH_HEAD_ROWS * d->vocabulary * 4;
-	/* Queries, state and key counts of one task of attention. */
-	n += (uint64_t)num_max(threads, 1u) *
-	     (SCRATCH_ATTENTION_ROWS * group * (2 * (uint64_t)d->head_size + 3) * 4 + PART_ALIGN);
+	n += num_max(threads, 1u) * (scratch_attention_floats(d) * 4 + PART_ALIGN);
 	n += num_max(threads, 1u) * (scratch_packing(d) + SCRATCH_BLOCKS * sizeof(float));
 	n += ((uint64_t)d->experts + 1) * 32 * 2;
 	n += PARTS * PART_ALIGN;

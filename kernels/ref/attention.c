@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 
-/* Rule 3.  A state is {maximum, sum, weighted values}; a block's own three are merged into it. */
+/* Rule 3.  A state is {weighted values, maximum, sum}; a block's own three are merged into it. */
 
 #include <math.h>
 #include "quant.h"
@@ -11,19 +11,25 @@ static float attention_element(const struct kernels_attention *a, const void *ba
 	return a->kv_f32 ? ((const float *)base)[i] : quant_half_value(((const uint16_t *)base)[i]);
 }
 
-static void attention_query(
-	const struct kernels_attention *a, const float *q, size_t keys, float *state)
+static float attention_score(const struct kernels_attention *a, const float *q, size_t j)
 {
+	float s[16] = {0}, k;
+
+	for (size_t i = 0; i < a->head; i++) {
+		k = attention_element(a, a->k, kernels_attention_key(a->head, j, i));
+		s[i % 16] = fmaf(q[i], k, s[i % 16]);
+	}
+	return ref_tree(s) * a->scale;
+}
+
+static void attention_query(
+	const struct kernels_attention *a, const float *q, size_t keys, float *values)
+{
+	float *state = values + kernels_attention_padded(a->head);
 	float p[64], s[16] = {0}, m, sum, largest, old, new;
 
-	for (size_t j = 0; j < keys; j++) {
-		float t[16] = {0};
-
-		for (size_t i = 0; i < a->head; i++)
-			t[i % 16] =
-				fmaf(q[i], attention_element(a, a->k, j * a->head + i), t[i % 16]);
-		p[j] = ref_tree(t) * a->scale;
-	}
+	for (size_t j = 0; j < keys; j++)
+		p[j] = attention_score(a, q, j);
 	m = -INFINITY;
 	for (size_t j = 0; j < keys; j++)
 		m = p[j] > m ? p[j] : m;
@@ -43,7 +49,7 @@ static void attention_query(
 
 		for (size_t j = 0; j < keys; j++)
 			v = fmaf(p[j], attention_element(a, a->v, j * a->head + i), v);
-		state[2 + i] = fmaf(state[2 + i], old, v * new);
+		values[i] = fmaf(values[i], old, v * new);
 	}
 }
 
@@ -62,11 +68,13 @@ float kernels_attention_scale(size_t head)
 void kernels_attention_reset(float *state, size_t head)
 {
 	memset(state, 0, kernels_attention_state(head) * sizeof(float));
-	state[0] = -INFINITY;
+	state[kernels_attention_padded(head)] = -INFINITY;
 }
 
-void kernels_attention_finish(const float *state, size_t head, float *out)
+void ref_attention_finish(const float *state, size_t head, float *out)
 {
+	float sum = state[kernels_attention_padded(head) + 1];
+
 	for (size_t i = 0; i < head; i++)
-		out[i] = state[2 + i] / state[1];
+		out[i] = state[i] / sum;
 }

@@ -32,6 +32,7 @@ void ref_add_scaled(float *acc, const float *y, float a, size_t n);
 void ref_softmax(float *x, size_t n);
 void ref_sum_exp(const float *x, size_t n, float *ret_max, float *ret_sum);
 void ref_attention(const struct kernels_attention *a);
+void ref_attention_finish(const float *state, size_t head, float *out);
 bool ref_is_finite(const float *x, size_t n);
 void ref_f32_to_f16(uint16_t *out, const float *x, size_t n);
 void ref_f16_to_f32(float *out, const uint16_t *x, size_t n);

@@ -50,6 +50,7 @@ const struct kernels kernels_tier_scalar = {
 	.softmax = ref_softmax,
 	.sum_exp = ref_sum_exp,
 	.attention = ref_attention,
+	.attention_finish = ref_attention_finish,
 	.is_finite = ref_is_finite,
 	.f32_to_f16 = ref_f32_to_f16,
 	.f16_to_f32 = ref_f16_to_f32,

@@ -24,6 +24,7 @@ void TIER(add_scaled)(float *acc, const float *y, float a, size_t n);
 void TIER(softmax)(float *x, size_t n);
 void TIER(sum_exp)(const float *x, size_t n, float *ret_max, float *ret_sum);
 void TIER(attention)(const struct kernels_attention *a);
+void TIER(attention_finish)(const float *state, size_t head, float *out);
 bool TIER(is_finite)(const float *x, size_t n);
 void TIER(f32_to_f16)(uint16_t *out, const float *x, size_t n);
 void TIER(f16_to_f32)(float *out, const uint16_t *x, size_t n);

@@ -277,65 +277,122 @@ static void test_halves(void **unused)
 	}
 }
 
-static void attention_case(size_t head, size_t n_q, bool kv_f32, enum fill fill)
-{
-	size_t width = kv_f32 ? 4 : 2, size = kernels_attention_state(head), q_stride = head + 3;
-	float *q = malloc(n_q * q_stride * 4), *x = malloc(2 * 64 * head * 4);
-	uint8_t *kv = malloc(2 * 64 * head * width);
-	float *a = malloc(n_q * size * 4), *b = malloc(n_q * size * 4);
-	uint32_t keys[32];
-	struct kernels_attention t;
+struct attention {
+	struct kernels_attention a;
+	float *x, *state[2]; /* of the tier and of the scalar one */
+	uint32_t *keys;
+	uint8_t *space; /* what keys and values end at the end of */
+};
 
-	assert_true(q && x && kv && a && b);
-	for (size_t i = 0; i < n_q; i++) {
-		kernels_attention_reset(a + i * size, head);
-		kernels_attention_reset(b + i * size, head);
+static void attention_init(struct attention *t, size_t head, size_t n_q, bool kv_f32)
+{
+	size_t size = kernels_attention_state(head), q_stride = head + 3;
+	float *q = malloc(n_q * q_stride * 4);
+
+	t->x = malloc(num_max(2 * 64 * head, n_q * q_stride) * 4);
+	t->keys = malloc(n_q * sizeof *t->keys);
+	t->space = guarded();
+	for (int i = 0; i < 2; i++) {
+		t->state[i] = malloc(n_q * size * 4);
+		assert_true(q && t->x && t->keys && t->state[i]);
+		for (size_t k = 0; k < n_q; k++)
+			kernels_attention_reset(t->state[i] + k * size, head);
 	}
 	fill_floats(q, n_q * q_stride, FILL_TAME);
-	for (int block = 0; block < 3; block++) {
-		fill_floats(x, 2 * 64 * head, fill);
-		if (kv_f32)
-			memcpy(kv, x, 2 * 64 * head * 4);
-		else
-			ref->f32_to_f16((uint16_t *)(void *)kv, x, 2 * 64 * head);
-		for (size_t i = 0; i < n_q; i++)
-			keys[i] = draw() % 2 ? 64 : 1 + (uint32_t)(draw() % 64);
-		t = (struct kernels_attention){
-			.q = q,
-			.q_stride = q_stride,
-			.k = kv,
-			.v = kv + 64 * head * width,
-			.kv_f32 = kv_f32,
-			.head = head,
-			.n_q = n_q,
-			.keys = keys,
-			.scale = 3.0f / sqrtf((float)head),
-			.state = a,
-		};
-		tier->attention(&t);
-		t.state = b;
-		ref->attention(&t);
-		same(a, b, n_q * size, "attention");
+	t->a = (struct kernels_attention){
+		.q = q,
+		.q_stride = q_stride,
+		.kv_f32 = kv_f32,
+		.head = head,
+		.n_q = n_q,
+		.keys = t->keys,
+		.work = aligned_alloc(
+			64, num_align_up(kernels_attention_work(head) * 4, (size_t)64)),
+	};
+	t->a.v = t->space + SPAN - 64 * head * (kv_f32 ? 4 : 2);
+	t->a.k = (const uint8_t *)t->a.v - 64 * head * (kv_f32 ? 4 : 2);
+	t->a.next_k = t->a.k;
+	t->a.next_v = t->a.v;
+	assert_non_null(t->a.work);
+}
+
+static void attention_deinit(struct attention *t)
+{
+	free((void *)t->a.q);
+	free(t->a.work);
+	free(t->x);
+	free(t->keys);
+	free(t->state[0]);
+	free(t->state[1]);
+	munmap(t->space, SPAN + 4096);
+}
+
+/* Draws a block; keys and values that no query takes part with are NaN, as memory may be. */
+static void attention_fill(struct attention *t, enum fill fill)
+{
+	size_t head = t->a.head, most = 0;
+	bool tail = draw() % 2;
+
+	for (size_t i = 0; i < t->a.n_q; i++) {
+		t->keys[i] = !tail && draw() % 2 ? 64 : 1 + (uint32_t)(draw() % (tail ? 40 : 64));
+		most = num_max(most, (size_t)t->keys[i]);
 	}
-	free(q);
-	free(x);
-	free(kv);
-	free(a);
-	free(b);
+	fill_floats(t->x, 2 * 64 * head, fill);
+	for (size_t j = most; j < 64; j++)
+		for (size_t i = 0; i < head; i++) {
+			t->x[kernels_attention_key(head, j, i)] = NAN;
+			t->x[64 * head + j * head + i] = NAN;
+		}
+	if (t->a.kv_f32)
+		memcpy((void *)t->a.k, t->x, 2 * 64 * head * 4);
+	else
+		ref->f32_to_f16((uint16_t *)(void *)t->a.k, t->x, 2 * 64 * head);
+}
+
+static void attention_case(size_t head, size_t n_q, bool kv_f32, enum fill fill)
+{
+	static const float scales[] = {0.3f, 3.0f, 100.0f};
+	size_t size = kernels_attention_state(head), padded = kernels_attention_padded(head);
+	struct attention t;
+
+	attention_init(&t, head, n_q, kv_f32);
+	t.a.scale = scales[draw() % 3] * kernels_attention_scale(head);
+	for (int block = 0; block < 3; block++) {
+		attention_fill(&t, fill);
+		for (int i = 0; i < 2; i++) {
+			t.a.state = t.state[i];
+			(i ? ref : tier)->attention(&t.a);
+		}
+		for (size_t i = 0; i < n_q; i++) {
+			same(t.state[0] + i * size, t.state[1] + i * size, head, "attention");
+			same(t.state[0] + i * size + padded, t.state[1] + i * size + padded, 2,
+				"attention's maximum and sum");
+		}
+	}
+	for (size_t i = 0; i < n_q; i++) {
+		tier->attention_finish(t.state[0] + i * size, head, t.x);
+		ref->attention_finish(t.state[1] + i * size, head, t.x + head);
+		same(t.x, t.x + head, head, "attention's output");
+	}
+	attention_deinit(&t);
 }
 
 static void test_attention(void **unused)
 {
-	static const size_t heads[] = {1, 15, 16, 20, 64, 80, 96, 128, 192, 256};
+	static const size_t heads[] = {1, 2, 15, 16, 20, 63, 64, 80, 96, 112, 128, 192, 256, 1024};
+	static const size_t many[] = {31, 64, 127, 128, 131, 261};
 
 	for (size_t i = 0; i < ARRAY_SIZE(heads); i++)
-		for (size_t n_q = 1; n_q <= 17; n_q++)
+		for (size_t n_q = 1; n_q <= (heads[i] > 256 ? 3 : 18); n_q++)
 			for (int f32 = 0; f32 < 2; f32++) {
 				if (!chosen())
 					continue;
 				attention_case(heads[i], n_q, f32, FILL_TAME);
 				attention_case(heads[i], n_q, f32, (enum fill)(n_q % FILL_MAX));
 			}
+	for (size_t i = 0; i < ARRAY_SIZE(many); i++)
+		for (size_t head = 40; head <= 128; head += 44)
+			attention_case(head, many[i], i % 2, FILL_TAME);
 }
 
 static void test_dequantize(void **unused)

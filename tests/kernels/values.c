@@ -199,7 +199,9 @@ static void test_dequantize(void **unused)
 static void test_attention(void **unused)
 {
 	enum { HEAD = 64, KEYS = 150 };
-	static float k[192][HEAD], v[192][HEAD], q[HEAD], state[HEAD + 2], out[HEAD];
+	static float k[192][HEAD], turned[192 * HEAD], v[192][HEAD], q[HEAD], state[HEAD + 16],
+		out[HEAD];
+	static _Alignas(64) float work[64 * HEAD + 128 * 69];
 	double p[KEYS], sum = 0;
 	uint32_t seed = 7;
 
@@ -211,6 +213,10 @@ static void test_attention(void **unused)
 	}
 	for (int i = 0; i < HEAD; i++)
 		q[i] = (float)(int32_t)(seed = seed * 1664525 + 1013904223) * 0x1p-31f;
+	for (int j = 0; j < 192; j++)
+		for (size_t i = 0; i < HEAD; i++)
+			turned[j / 64 * 64 * HEAD +
+				kernels_attention_key(HEAD, (size_t)j % 64, i)] = k[j][i];
 	kernels_attention_reset(state, HEAD);
 	for (int b = 0; b < 3; b++) {
 		uint32_t keys = b < 2 ? 64 : KEYS - 128;
@@ -218,7 +224,7 @@ static void test_attention(void **unused)
 		ref->attention(&(struct kernels_attention){
 			.q = q,
 			.q_stride = HEAD,
-			.k = k[b * 64],
+			.k = turned + b * 64 * HEAD,
 			.v = v[b * 64],
 			.kv_f32 = true,
 			.head = HEAD,
@@ -226,9 +232,10 @@ static void test_attention(void **unused)
 			.keys = &keys,
 			.scale = 0.5f,
 			.state = state,
+			.work = work,
 		});
 	}
-	kernels_attention_finish(state, HEAD, out);
+	ref->attention_finish(state, HEAD, out);
 	for (int j = 0; j < KEYS; j++) {
 		double s = 0;
 

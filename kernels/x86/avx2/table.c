@@ -59,6 +59,7 @@ const struct kernels kernels_tier_avx2 = {
 	.softmax = avx2_softmax,
 	.sum_exp = avx2_sum_exp,
 	.attention = avx2_attention,
+	.attention_finish = avx2_attention_finish,
 	.is_finite = avx2_is_finite,
 	.f32_to_f16 = avx2_f32_to_f16,
 	.f16_to_f32 = avx2_f16_to_f32,

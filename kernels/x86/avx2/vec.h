@@ -16,6 +16,11 @@ struct vec {
 /* So many by so many sums, and as many operands, stay in registers. */
 #define VEC_BLOCK 2
 
+/* Attention: queries by vectors of keys or dimensions whose sums stay in registers. */
+#define VEC_QUERIES 2
+#define VEC_PARTS 2
+#define VEC_SUMS 4
+
 /* All ones in lanes base + i below n. */
 static inline __m256i vec_mask(size_t n, int base)
 {
@@ -199,16 +204,16 @@ static inline __m256 vec_exponent(__m256i k)
 		_mm256_slli_epi32(_mm256_add_epi32(k, _mm256_set1_epi32(127)), 23));
 }
 
-/* 2^k for k from EXP_ROUND + k, in two factors: low is k / 2 rounded down. */
-static inline void vec_power(struct vec n, struct vec *low, struct vec *high)
+/* p * 2^n, rounded once, for integers n; exp.h says how large.  In two factors of about the root.
+ */
+static inline struct vec vec_scale(struct vec p, struct vec n)
 {
-	__m256i base = _mm256_set1_epi32(0x4b400000);
-	__m256i a = _mm256_sub_epi32(_mm256_castps_si256(n.a), base);
-	__m256i b = _mm256_sub_epi32(_mm256_castps_si256(n.b), base);
+	__m256i a = _mm256_cvtps_epi32(n.a), b = _mm256_cvtps_epi32(n.b);
 	__m256i half_a = _mm256_srai_epi32(a, 1), half_b = _mm256_srai_epi32(b, 1);
 
-	low->a = vec_exponent(half_a);
-	low->b = vec_exponent(half_b);
-	high->a = vec_exponent(_mm256_sub_epi32(a, half_a));
-	high->b = vec_exponent(_mm256_sub_epi32(b, half_b));
+	p.a = _mm256_mul_ps(p.a, vec_exponent(half_a));
+	p.b = _mm256_mul_ps(p.b, vec_exponent(half_b));
+	p.a = _mm256_mul_ps(p.a, vec_exponent(_mm256_sub_epi32(a, half_a)));
+	p.b = _mm256_mul_ps(p.b, vec_exponent(_mm256_sub_epi32(b, half_b)));
+	return p;
 }

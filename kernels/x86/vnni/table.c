@@ -62,6 +62,7 @@ const struct kernels kernels_tier_vnni = {
 	.softmax = vnni_softmax,
 	.sum_exp = vnni_sum_exp,
 	.attention = vnni_attention,
+	.attention_finish = vnni_attention_finish,
 	.is_finite = vnni_is_finite,
 	.f32_to_f16 = vnni_f32_to_f16,
 	.f16_to_f32 = vnni_f16_to_f32,

@@ -14,6 +14,11 @@ struct vec {
 /* So many by so many sums, and as many operands, stay in registers. */
 #define VEC_BLOCK 4
 
+/* Attention: queries by vectors of keys or dimensions whose sums stay in registers. */
+#define VEC_QUERIES 4
+#define VEC_PARTS 4
+#define VEC_SUMS 16
+
 static inline __mmask16 vec_mask(size_t n)
 {
 	return (__mmask16)((1u << n) - 1);
@@ -159,13 +164,8 @@ static inline int vec_finite(struct vec a)
 	return !_mm512_fpclass_ps_mask(a.v, 0x99);
 }
 
-/* 2^k for k from EXP_ROUND + k, in two factors: low is k / 2 rounded down. */
-static inline void vec_power(struct vec n, struct vec *low, struct vec *high)
+/* p * 2^n, rounded once, for integers n; exp.h says how large. */
+static inline struct vec vec_scale(struct vec p, struct vec n)
 {
-	__m512i k = _mm512_sub_epi32(_mm512_castps_si512(n.v), _mm512_set1_epi32(0x4b400000));
-	__m512i half = _mm512_srai_epi32(k, 1), bias = _mm512_set1_epi32(127);
-	__m512i rest = _mm512_sub_epi32(k, half);
-
-	low->v = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(half, bias), 23));
-	high->v = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(rest, bias), 23));
+	return (struct vec){_mm512_scalef_ps(p.v, n.v)};
 }
