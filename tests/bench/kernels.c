@@ -4,8 +4,8 @@
  * How fast the kernels are, as JSON, beside what the machine can do at most in the same run: for
  * each tier, weight type and layout (native rows, packed tiles) one column, two and four (decode:
  * GB/s of weights, out of memory that no cache holds) and more (prefill: thousand million products
- * of codes and activations a second), packing, and attention.  One thread; start it twice for two.
- * Not a test: nothing here passes or fails.
+ * of codes and activations a second), packing, then attention and the kernels on floats
+ * (attention.c).  One thread; start it twice for two. Not a test: nothing here passes or fails.
  */
 
 #include <getopt.h>
@@ -14,9 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "clock.h"
-#include "kernels.h"
-#include "num.h"
+#include "bench.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -24,46 +22,8 @@
 
 #define COLS_MAX 512u
 #define N_MAX 16384u
-#define PORTION ((size_t)32 << 20) /* read in one measurement; then comes the next */
-#define CACHED_ROWS ((size_t)64)   /* a piece of rows as one thread takes it */
-#define COLD 4			   /* columns up to which weights come out of memory */
-
-static double seconds_since(uint64_t start)
-{
-	return (double)(clock_now() - start) / (double)CLOCK_NS_PER_S;
-}
-
-/* Seconds of the fastest of several runs: the neighbours of a shared machine only slow one down. */
-static double fastest(void (*run)(void *arg), void *arg)
-{
-	double best = 1e9, t;
-	uint64_t begin = clock_now();
-
-	for (unsigned i = 0; i < 100 && (i < 3 || seconds_since(begin) < 0.4); i++) {
-		uint64_t start = clock_now();
-
-		run(arg);
-		t = seconds_since(start);
-		best = num_min(best, t);
-	}
-	return best;
-}
-
-struct weights {
-	uint8_t *base;
-	size_t size;
-	size_t at; /* of the portion that is next */
-	volatile uint64_t sum;
-};
-
-/* Each portion has left the caches when its turn comes again. */
-static const uint8_t *portion(struct weights *w)
-{
-	const uint8_t *p = w->base + w->at;
-
-	w->at = (w->at + PORTION) % w->size;
-	return p;
-}
+#define CACHED_ROWS ((size_t)64) /* a piece of rows as one thread takes it */
+#define COLD 4			 /* columns up to which weights come out of memory */
 
 /* A plain read of every line, with as much prefetch as the products have. */
 static void run_read(void *arg)
@@ -241,59 +201,6 @@ static bool bench_type(const struct kernels *k, const struct kernels_format *f, 
 	return true;
 }
 
-enum { HEAD = 128, BLOCKS = 16 };
-
-struct attention {
-	const struct kernels *kernels;
-	struct kernels_attention a;
-	const uint16_t *kv;
-};
-
-static void run_attention(void *arg)
-{
-	struct attention *t = arg;
-
-	for (size_t b = 0; b < BLOCKS; b++) {
-		t->a.k = t->kv + b * 2 * 64 * HEAD;
-		t->a.v = t->kv + (b * 2 + 1) * 64 * HEAD;
-		t->kernels->attention(&t->a);
-	}
-}
-
-/* Heads of 128, f16, 1,024 positions: one query, a group of 8, and 16 rows of them. */
-static void bench_attention(const struct kernels *k, const struct buffers *b)
-{
-	static const size_t queries[] = {1, 8, 128};
-	static uint16_t kv[BLOCKS * 2 * 64 * HEAD];
-	static float state[128 * (HEAD + 2)];
-	static uint32_t keys[128];
-
-	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
-		keys[i] = 64;
-	k->f32_to_f16(kv, b->values, N_MAX);
-	for (size_t i = N_MAX; i < ARRAY_SIZE(kv); i++)
-		kv[i] = kv[i - N_MAX];
-	printf("    {\"tier\": \"%s\"", k->name);
-	for (size_t i = 0; i < ARRAY_SIZE(queries); i++) {
-		struct attention t = {.kernels = k, .kv = kv};
-
-		t.a = (struct kernels_attention){
-			.q = b->values,
-			.q_stride = HEAD,
-			.head = HEAD,
-			.n_q = queries[i],
-			.keys = keys,
-			.scale = kernels_attention_scale(HEAD),
-			.state = state,
-		};
-		for (size_t q = 0; q < queries[i]; q++)
-			kernels_attention_reset(state + q * kernels_attention_state(HEAD), HEAD);
-		printf(", \"gflop_per_s_%zu\": %.0f", queries[i],
-			2.0 * 2 * 64 * BLOCKS * HEAD * (double)queries[i] /
-				fastest(run_attention, &t) * 1e-9);
-	}
-}
-
 /* What of all there is is wanted; NULL: everything. */
 struct wish {
 	const char *type;
@@ -320,19 +227,31 @@ static void report(struct weights *w, const struct buffers *b, size_t n, const s
 				if (bench_type(k, f, packed, w, b, n, comma))
 					comma = ",";
 		}
-	printf("\n  ],\n  \"attention\": [");
-	comma = "";
+	printf("\n  ],\n");
+}
+
+/* One JSON object for each tier: attention, or the kernels on floats. */
+static void report_tiers(
+	struct weights *w, const struct buffers *b, const struct wish *only, bool attention)
+{
+	const char *comma = "";
+
+	printf("  \"%s\": [", attention ? "attention" : "vectors");
 	for (int t = KERNELS_TIER_MAX - 1; t >= 0; t--) {
 		const struct kernels *k = kernels_get((enum kernels_tier)t);
 
 		if (!k || (only->tier && strcmp(only->tier, k->name)))
 			continue;
 		printf("%s\n", comma);
-		bench_attention(k, b);
+		if (attention)
+			bench_attention(k, w, b->values);
+		else
+			bench_vectors(k, b->values);
 		printf("}");
+		fflush(stdout);
 		comma = ",";
 	}
-	printf("\n  ]\n}\n");
+	printf("\n  ]%s\n", attention ? "," : "\n}");
 }
 
 /* Most near 0 and few far off, as activations are. */
@@ -409,6 +328,8 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < N_MAX; i++)
 		b.values[i] = bell(i);
 	report(&w, &b, n, &only);
+	report_tiers(&w, &b, &only, true);
+	report_tiers(&w, &b, &only, false);
 	munmap(w.base, w.size);
 	free(b.values);
 	free(b.x);
