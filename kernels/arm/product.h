@@ -6,9 +6,9 @@
  * and tile_columns().
  *
  * One column reads each line of codes once, takes the codes apart in registers and multiplies them
- * by sdot: for Q4_K 64 multiplications, 64 unpackings and 32 loads for 576 bytes of weights of four
- * rows, about 4 bytes an instruction; memory is the limit that it approaches.  More columns take a
- * block apart once for all, into the first cache, and approach the rate of sdot (smmla).  Native
+ * by sdot: for Q4_K gcc makes about 650 instructions for the 1152 bytes of a block of eight rows,
+ * of which 128 multiply and 128 unpack; memory is the limit that it approaches.  More columns take
+ * a block apart once for all, into the first cache, and approach the rate of sdot (smmla).  Native
  * rows are turned, block by block, into what packed rows are.
  *
  * Everything is int32 and exact, so the order of additions is free: a block of a K-quant is below
@@ -20,43 +20,13 @@
 /* Columns whose sums stay in the first cache beside a tile. */
 #define TILE_COLS 64
 
-/* Words (i, j) become (j, i). */
-INLINE void tile_turn(uint32x4_t v[4])
-{
-	uint32x4_t a = vzip1q_u32(v[0], v[2]), b = vzip2q_u32(v[0], v[2]);
-	uint32x4_t c = vzip1q_u32(v[1], v[3]), d = vzip2q_u32(v[1], v[3]);
-
-	v[0] = vzip1q_u32(a, c);
-	v[1] = vzip2q_u32(a, c);
-	v[2] = vzip1q_u32(b, d);
-	v[3] = vzip2q_u32(b, d);
-}
-
 /* One block of each of 16 native rows as that of a packed tile whose rows have one block. */
 INLINE void tile_gather(uint32_t type, const uint8_t *const rows[16], uint8_t *out)
 {
-	const int lines = (int)tile_lines(type);
-	size_t at = 0;
-
-	if (tile_bytes(type) % 4) {
+	if (tile_has_pairs(type))
 		for (int r = 0; r < 16; r++, out += 2)
 			memcpy(out, rows[r] + tile_factor_at(type), 2);
-		at = tile_factor_at(type) ? 0 : 2;
-	}
-	for (int i = 0; i + 4 <= lines; i += 4)
-		for (int j = 0; j < 4; j++) {
-			uint32x4_t v[4];
-
-			for (int k = 0; k < 4; k++)
-				v[k] = vreinterpretq_u32_u8(
-					vld1q_u8(rows[4 * j + k] + at + 4 * (size_t)i));
-			tile_turn(v);
-			for (int k = 0; k < 4; k++)
-				vst1q_u8(out + 64 * (i + k) + 16 * j, vreinterpretq_u8_u32(v[k]));
-		}
-	for (int i = lines / 4 * 4; i < lines; i++)
-		for (int r = 0; r < 16; r++)
-			memcpy(out + 64 * i + 4 * r, rows[r] + at + 4 * (size_t)i, 4);
+	tile_turn_words(type, rows, out);
 }
 
 /* What minima add to a quad, or for Q6_K what its offset takes away. */
@@ -89,34 +59,41 @@ INLINE int32x4_t tile_single_min(
 INLINE void tile_single_large(
 	uint32_t type, const struct tile_block *w, const struct kernels_q256 *x, float32x4_t acc[4])
 {
-	const int words = tile_part(type);
+	/* Groups that share their scales. */
+	const int words = tile_part(type), step = words / 4;
 
 	/* Two quads at a time: sums and codes stay in registers. */
+	ROLLED
 	for (int h = 0; h < 4; h += 2) {
+		int32x4_t sum[2] = {vdupq_n_s32(0), vdupq_n_s32(0)}, part[2][2];
 		struct tile_scales scales[2];
-		int32x4_t sum[2];
 
-		for (int j = 0; j < 2; j++) {
-			tile_read_scales(type, w->words, h + j, &scales[j]);
-			sum[j] = vdupq_n_s32(0);
-		}
-		UNROLL for (int i = 0; i < 64 / words; i++)
-		{
-			int32x4_t part[2] = {vdupq_n_s32(0), vdupq_n_s32(0)};
+		tile_read_scales(type, w->words, h, &scales[0]);
+		tile_read_scales(type, w->words, h + 1, &scales[1]);
+		ROLLED
+		for (int i = 0; i < 8; i += step) {
+			const struct tile_group f = tile_group(type, i);
 
-			UNROLL for (int k = words * i; k < words * (i + 1); k += 4)
-			{
-				int8x16_t y = vld1q_s8(x->q + 4 * k), v[4];
+			for (int j = 0; j < 2; j++)
+				part[j][0] = part[j][1] = vdupq_n_s32(0);
+			for (int k = i; k < i + step; k++) {
+				const struct tile_group g = tile_group(type, k);
+				int8x16_t low[4], high[4], x0 = vld1q_s8(x->q + 4 * g.low);
+				int8x16_t x1 = vld1q_s8(x->q + 4 * g.high);
 
 				for (int j = 0; j < 2; j++) {
-					UNROLL for (int l = 0; l < 4; l++) v[l] =
-						tile_codes(type, w->words, k + l, h + j);
-					part[j] = tile_dot(part[j], v, y);
+					tile_codes(type, w->words, &g, h + j, low, high);
+					part[j][0] = tile_dot(part[j][0], low, x0);
+					part[j][1] = tile_dot(part[j][1], high, x1);
 				}
 			}
-			for (int j = 0; j < 2; j++)
-				sum[j] =
-					vmlaq_s32(sum[j], part[j], tile_scale(type, &scales[j], i));
+			for (int j = 0; j < 2; j++) {
+				int32x4_t low = tile_scale(&scales[j], f.low / words);
+				int32x4_t high = tile_scale(&scales[j], f.high / words);
+
+				sum[j] = vmlaq_s32(sum[j], part[j][0], low);
+				sum[j] = vmlaq_s32(sum[j], part[j][1], high);
+			}
 		}
 		for (int j = 0; j < 2; j++) {
 			int32x4_t min = tile_single_min(type, &scales[j], x);
@@ -134,19 +111,14 @@ INLINE void tile_single_large(
 INLINE void tile_single_small(
 	uint32_t type, const struct tile_block *w, const struct kernels_q32 *x, float32x4_t acc[4])
 {
-	int8x16_t y[2] = {vld1q_s8(x->q), vld1q_s8(x->q + 16)};
+	const struct tile_group g = tile_group(type, 0);
+	int8x16_t x0 = vld1q_s8(x->q), x1 = vld1q_s8(x->q + 16), low[4], high[4];
 
 	for (int j = 0; j < 4; j++) {
 		int32x4_t sum = vdupq_n_s32(-tile_offset(type) * x->sum);
 
-		UNROLL for (int k = 0; k < 8; k += 4)
-		{
-			int8x16_t v[4];
-
-			UNROLL for (int l = 0; l < 4; l++) v[l] =
-				tile_codes(type, w->words, k + l, j);
-			sum = tile_dot(sum, v, y[k / 4]);
-		}
+		tile_codes(type, w->words, &g, j, low, high);
+		sum = tile_dot(tile_dot(sum, low, x0), high, x1);
 		acc[j] = tile_add(acc[j], w->d[j], x->d, sum);
 		if (tile_has_minimum(type))
 			acc[j] = tile_add(acc[j], w->m[j], x->d, vdupq_n_s32(x->sum));

@@ -18,10 +18,11 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* For loops that would need more registers than there are if they were unrolled. */
 #ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
+#define ROLLED _Pragma("clang loop unroll(disable)")
 #else
-#define UNROLL _Pragma("GCC unroll 64")
+#define ROLLED _Pragma("GCC unroll 1")
 #endif
 
 /* One block of 16 rows: where its words lie, and what its integers are multiplied with. */
@@ -60,6 +61,12 @@ INLINE size_t tile_factor_at(uint32_t type)
 	return type == KERNELS_Q6_K ? offsetof(struct quant_q6_k, d) : 0;
 }
 
+/* Block columns come in pairs, because d stands beside whole words. */
+INLINE bool tile_has_pairs(uint32_t type)
+{
+	return tile_bytes(type) % 4 != 0;
+}
+
 /* Words of a block that stand line by line: all, or all but a lone d. */
 INLINE size_t tile_lines(uint32_t type)
 {
@@ -88,7 +95,7 @@ INLINE void tile_locate(
 	const size_t bytes = tile_bytes(type), words = 64 * tile_lines(type);
 	const uint8_t *at;
 
-	if (bytes % 4 == 0) {
+	if (!tile_has_pairs(type)) {
 		at = tile + b * 16 * bytes;
 		ret->words = at;
 		for (int j = 0; j < 4; j++) {
@@ -116,9 +123,37 @@ INLINE void tile_locate(
 	}
 }
 
-INLINE uint8x16_t tile_nibbles(uint8x16_t v, bool high)
+/* Words (i, j) become (j, i). */
+INLINE void tile_turn(uint32x4_t v[4])
 {
-	return high ? vshrq_n_u8(v, 4) : vandq_u8(v, vdupq_n_u8(15));
+	uint32x4_t a = vzip1q_u32(v[0], v[2]), b = vzip2q_u32(v[0], v[2]);
+	uint32x4_t c = vzip1q_u32(v[1], v[3]), d = vzip2q_u32(v[1], v[3]);
+
+	v[0] = vzip1q_u32(a, c);
+	v[1] = vzip2q_u32(a, c);
+	v[2] = vzip1q_u32(b, d);
+	v[3] = vzip2q_u32(b, d);
+}
+
+/* The words of a block of each of 16 native rows, line by line. */
+INLINE void tile_turn_words(uint32_t type, const uint8_t *const rows[16], uint8_t *out)
+{
+	const size_t lines = tile_lines(type),
+		     at = tile_has_pairs(type) && !tile_factor_at(type) ? 2 : 0;
+
+	for (size_t i = 0; i + 4 <= lines; i += 4)
+		for (size_t j = 0; j < 4; j++) {
+			uint32x4_t v[4];
+
+			for (size_t k = 0; k < 4; k++)
+				v[k] = vreinterpretq_u32_u8(vld1q_u8(rows[4 * j + k] + at + 4 * i));
+			tile_turn(v);
+			for (size_t k = 0; k < 4; k++)
+				vst1q_u8(out + 64 * (i + k) + 16 * j, vreinterpretq_u8_u32(v[k]));
+		}
+	for (size_t i = lines / 4 * 4; i < lines; i++)
+		for (size_t r = 0; r < 16; r++)
+			memcpy(out + 64 * i + 4 * r, rows[r] + at + 4 * i, 4);
 }
 
 /* `bits` bits of each byte from bit `from` on, moved to bit 4. */
@@ -139,44 +174,75 @@ INLINE uint8x16_t tile_spread(uint8x16_t lanes, int k)
 }
 
 /*
- * Codes of word k, unsigned with their offset (those of Q8_0 signed); quad j.  With k known at
- * compile time it is one to five instructions and a load or two.
+ * Codes come in groups of eight words, which share four lines: their low and high halves of bytes.
+ * Group i of a block has words `low` to low + 3, and `high` to high + 3; `line` is its first line,
+ * `above` the first of those with the codes' upper bits, `bit` where these begin for the low words.
  */
-INLINE int8x16_t tile_codes(uint32_t type, const uint8_t *w, int k, int j)
-{
-	uint8x16_t v;
+struct tile_group {
+	int low, high, line, above, bit;
+};
 
+INLINE int tile_groups(uint32_t type)
+{
+	return tile_large_type(type) ? 8 : 1;
+}
+
+INLINE struct tile_group tile_group(uint32_t type, int i)
+{
 	switch (type) {
 	case KERNELS_Q8_0:
-		return vreinterpretq_s8_u8(tile_line(w, k, j));
 	case KERNELS_Q4_0:
-		v = tile_nibbles(tile_line(w, k % 4, j), k >= 4);
-		break;
+		return (struct tile_group){.high = 4};
 	case KERNELS_Q4_1:
-		v = tile_nibbles(tile_line(w, 1 + k % 4, j), k >= 4);
-		break;
 	case KERNELS_Q5_0:
-		v = tile_nibbles(tile_line(w, 1 + k % 4, j), k >= 4);
-		v = vorrq_u8(v, tile_spread(tile_line(w, 0, j), k));
-		break;
+		return (struct tile_group){.high = 4, .line = 1};
 	case KERNELS_Q5_1:
-		v = tile_nibbles(tile_line(w, 2 + k % 4, j), k >= 4);
-		v = vorrq_u8(v, tile_spread(tile_line(w, 1, j), k));
-		break;
+		return (struct tile_group){.high = 4, .line = 2, .above = 1};
 	case KERNELS_Q4_K:
-		v = tile_nibbles(tile_line(w, 4 + k / 16 * 8 + k % 8, j), k % 16 >= 8);
-		break;
 	case KERNELS_Q5_K:
-		v = tile_nibbles(tile_line(w, 12 + k / 16 * 8 + k % 8, j), k % 16 >= 8);
-		v = vorrq_u8(v, tile_above(tile_line(w, 4 + k % 8, j), k / 8, 1));
-		break;
+		return (struct tile_group){.low = i / 2 * 16 + i % 2 * 4,
+			.high = i / 2 * 16 + i % 2 * 4 + 8,
+			.line = (type == KERNELS_Q4_K ? 4 : 12) + 4 * i,
+			.above = 4 + i % 2 * 4,
+			.bit = i / 2 * 2};
 	default: /* Q6_K */
-		v = tile_nibbles(tile_line(w, k / 32 * 16 + k % 16, j), k % 32 >= 16);
-		v = vorrq_u8(
-			v, tile_above(tile_line(w, 32 + k / 32 * 8 + k % 8, j), k % 32 / 8 * 2, 2));
-		break;
+		return (struct tile_group){.low = i / 4 * 32 + i % 4 * 4,
+			.high = i / 4 * 32 + i % 4 * 4 + 16,
+			.line = 4 * i,
+			.above = 32 + i / 4 * 8 + i % 2 * 4,
+			.bit = i % 4 / 2 * 2};
 	}
-	return vreinterpretq_s8_u8(v);
+}
+
+/* Codes of a group and a quad, unsigned with their offset; those of Q8_0 are signed. */
+INLINE void tile_codes(uint32_t type, const uint8_t *w, const struct tile_group *g, int quad,
+	int8x16_t low[4], int8x16_t high[4])
+{
+	for (int l = 0; l < 4; l++) {
+		uint8x16_t v = tile_line(w, g->line + l, quad), u;
+
+		if (type == KERNELS_Q8_0) {
+			low[l] = vreinterpretq_s8_u8(v);
+			high[l] = vreinterpretq_s8_u8(tile_line(w, g->line + 4 + l, quad));
+			continue;
+		}
+		u = vshrq_n_u8(v, 4);
+		v = vandq_u8(v, vdupq_n_u8(15));
+		if (type == KERNELS_Q5_0 || type == KERNELS_Q5_1) {
+			uint8x16_t a = tile_line(w, g->above, quad);
+
+			v = vorrq_u8(v, tile_spread(a, l));
+			u = vorrq_u8(u, tile_spread(a, 4 + l));
+		} else if (type == KERNELS_Q5_K || type == KERNELS_Q6_K) {
+			const int bits = type == KERNELS_Q5_K ? 1 : 2;
+			uint8x16_t a = tile_line(w, g->above + l, quad);
+
+			v = vorrq_u8(v, tile_above(a, g->bit, bits));
+			u = vorrq_u8(u, tile_above(a, g->bit + (bits == 1 ? 1 : 4), bits));
+		}
+		low[l] = vreinterpretq_s8_u8(v);
+		high[l] = vreinterpretq_s8_u8(u);
+	}
 }
 
 /* What is to be subtracted from codes of a small type. */
@@ -227,7 +293,7 @@ INLINE void tile_read_scales(uint32_t type, const uint8_t *w, int quad, struct t
 }
 
 /* Scale of sub-block i as a number in each lane. */
-INLINE int32x4_t tile_scale(uint32_t type, const struct tile_scales *s, int i)
+INLINE int32x4_t tile_scale(const struct tile_scales *s, int i)
 {
 	int32x4_t v = vreinterpretq_s32_u32(s->scale[i / 4]);
 

@@ -8,3 +8,5 @@
 #define TIER(name) dotprod_##name
 #include "products.h"
 #include "tier.h"
+
+void dotprod_pack(uint32_t type, void *w, size_t n, void *scratch);

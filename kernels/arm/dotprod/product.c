@@ -18,22 +18,28 @@ struct tile {
 
 INLINE void tile_unpack(uint32_t type, const struct tile_block *w, struct tile *t)
 {
-	const int words = tile_large_type(type) ? 64 : 8;
+	const int8x16_t offset = vdupq_n_s8(type == KERNELS_Q6_K ? 32 : 0);
 
+	ROLLED
 	for (int j = 0; j < 4; j++) {
 		struct tile_scales s;
 
-		UNROLL for (int k = 0; k < words; k++)
-		{
-			int8x16_t v = tile_codes(type, w->words, k, j);
+		ROLLED
+		for (int i = 0; i < tile_groups(type); i++) {
+			const struct tile_group g = tile_group(type, i);
+			int8x16_t low[4], high[4];
 
-			t->q[k][j] = type == KERNELS_Q6_K ? vsubq_s8(v, vdupq_n_s8(32)) : v;
+			tile_codes(type, w->words, &g, j, low, high);
+			for (int l = 0; l < 4; l++) {
+				t->q[g.low + l][j] = vsubq_s8(low[l], offset);
+				t->q[g.high + l][j] = vsubq_s8(high[l], offset);
+			}
 		}
 		if (!tile_large_type(type))
 			continue;
 		tile_read_scales(type, w->words, j, &s);
-		UNROLL for (int i = 0; i < tile_parts(type); i++) t->scale[i][j] =
-			tile_scale(type, &s, i);
+		for (int i = 0; i < tile_parts(type); i++)
+			t->scale[i][j] = tile_scale(&s, i);
 		for (int i = 0; i < 2 && type != KERNELS_Q6_K; i++)
 			t->min[i][j] = vreinterpretq_s8_u32(s.min[i]);
 	}
@@ -100,34 +106,34 @@ INLINE void tile_large(uint32_t type, const struct tile_block *w, const struct t
 INLINE void tile_small(uint32_t type, const struct tile_block *w, const struct tile *t,
 	const struct kernels_q32 *const x[4], size_t cols, float *acc)
 {
-	int32x4_t sum[4][4];
+	int8x16_t y[4][2];
 
 	for (size_t c = 0; c < cols; c++)
-		for (int j = 0; j < 4; j++)
-			sum[c][j] = vdupq_n_s32(-tile_offset(type) * x[c]->sum);
-	for (int k = 0; k < 8; k += 4) {
-		int8x16_t y[4];
+		for (int k = 0; k < 2; k++)
+			y[c][k] = vld1q_s8(x[c]->q + 16 * k);
+	ROLLED
+	for (int j = 0; j < 4; j++) {
+		int32x4_t sum[4];
 
 		for (size_t c = 0; c < cols; c++)
-			y[c] = vld1q_s8(x[c]->q + 4 * k);
-		for (int j = 0; j < 4; j++) {
+			sum[c] = vdupq_n_s32(-tile_offset(type) * x[c]->sum);
+		for (int k = 0; k < 2; k++) {
 			int8x16_t v[4];
 
 			for (int l = 0; l < 4; l++)
-				v[l] = t->q[k + l][j];
+				v[l] = t->q[4 * k + l][j];
 			for (size_t c = 0; c < cols; c++)
-				sum[c][j] = tile_dot(sum[c][j], v, y[c]);
+				sum[c] = tile_dot(sum[c], v, y[c][k]);
 		}
-	}
-	for (size_t c = 0; c < cols; c++)
-		for (int j = 0; j < 4; j++) {
+		for (size_t c = 0; c < cols; c++) {
 			float *to = acc + 16 * c + 4 * j;
-			float32x4_t a = tile_add(vld1q_f32(to), w->d[j], x[c]->d, sum[c][j]);
+			float32x4_t a = tile_add(vld1q_f32(to), w->d[j], x[c]->d, sum[c]);
 
 			if (tile_has_minimum(type))
 				a = tile_add(a, w->m[j], x[c]->d, vdupq_n_s32(x[c]->sum));
 			vst1q_f32(to, a);
 		}
+	}
 }
 
 INLINE void tile_some(uint32_t type, const struct tile_block *w, const struct tile *t,

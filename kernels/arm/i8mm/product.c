@@ -20,34 +20,43 @@ struct tile {
 	int8x16_t min[8];
 };
 
+/* Words k and k + 1 of a quad into two pairs of rows. */
+INLINE void tile_put(struct tile *t, int k, int quad, int8x16_t a, int8x16_t b)
+{
+	int32x4_t u = vreinterpretq_s32_s8(a), v = vreinterpretq_s32_s8(b);
+
+	t->q[k / 2][2 * quad] = vreinterpretq_s8_s32(vzip1q_s32(u, v));
+	t->q[k / 2][2 * quad + 1] = vreinterpretq_s8_s32(vzip2q_s32(u, v));
+}
+
 INLINE void tile_unpack(uint32_t type, const struct tile_block *w, struct tile *t)
 {
-	const int words = tile_large_type(type) ? 64 : 8;
+	const int8x16_t offset = vdupq_n_s8(type == KERNELS_Q6_K ? 32 : 0);
 
+	ROLLED
 	for (int j = 0; j < 4; j++) {
 		struct tile_scales s;
 
-		UNROLL for (int k = 0; k < words; k += 2)
-		{
-			int8x16_t a = tile_codes(type, w->words, k, j);
-			int8x16_t b = tile_codes(type, w->words, k + 1, j);
-			int32x4_t u, v;
+		ROLLED
+		for (int i = 0; i < tile_groups(type); i++) {
+			const struct tile_group g = tile_group(type, i);
+			int8x16_t low[4], high[4];
 
-			if (type == KERNELS_Q6_K) {
-				a = vsubq_s8(a, vdupq_n_s8(32));
-				b = vsubq_s8(b, vdupq_n_s8(32));
+			tile_codes(type, w->words, &g, j, low, high);
+			for (int l = 0; l < 4; l++) {
+				low[l] = vsubq_s8(low[l], offset);
+				high[l] = vsubq_s8(high[l], offset);
 			}
-			u = vreinterpretq_s32_s8(a);
-			v = vreinterpretq_s32_s8(b);
-			t->q[k / 2][2 * j] = vreinterpretq_s8_s32(vzip1q_s32(u, v));
-			t->q[k / 2][2 * j + 1] = vreinterpretq_s8_s32(vzip2q_s32(u, v));
+			for (int l = 0; l < 4; l += 2) {
+				tile_put(t, g.low + l, j, low[l], low[l + 1]);
+				tile_put(t, g.high + l, j, high[l], high[l + 1]);
+			}
 		}
 		if (!tile_large_type(type))
 			continue;
 		tile_read_scales(type, w->words, j, &s);
-		UNROLL for (int i = 0; i < tile_parts(type); i++)
-		{
-			int32x4_t v = tile_scale(type, &s, i);
+		for (int i = 0; i < tile_parts(type); i++) {
+			int32x4_t v = tile_scale(&s, i);
 
 			t->scale[i][2 * j] = vzip1q_s32(v, v);
 			t->scale[i][2 * j + 1] = vzip2q_s32(v, v);
@@ -135,36 +144,38 @@ INLINE void tile_small(uint32_t type, const struct tile_block *w, const struct t
 	const struct kernels_q32 *const x[4], size_t cols, size_t real, float *acc)
 {
 	const size_t pairs = cols / 2;
-	int32x4_t sum[2][8];
+	int32x4_t start[2];
+	int8x16_t y[2][4];
 
 	for (size_t c = 0; c < pairs; c++) {
-		int32x4_t a = vdupq_n_s32(-tile_offset(type) * x[2 * c]->sum);
+		const struct kernels_q32 *a = x[2 * c], *b = x[2 * c + 1];
 
-		a = vzip1q_s32(a, vdupq_n_s32(-tile_offset(type) * x[2 * c + 1]->sum));
-		for (int r = 0; r < 8; r++)
-			sum[c][r] = a;
+		start[c] = vzip1q_s32(vdupq_n_s32(-tile_offset(type) * a->sum),
+			vdupq_n_s32(-tile_offset(type) * b->sum));
+		for (int k = 0; k < 2; k++)
+			tile_pair(a->q + 16 * k, b->q + 16 * k, y[c] + 2 * k);
 	}
-	for (int k = 0; k < 8; k += 4) {
-		int8x16_t y[2][2];
+	ROLLED
+	for (int j = 0; j < 4; j++) {
+		int32x4_t sum[2][2];
 
 		for (size_t c = 0; c < pairs; c++)
-			tile_pair(x[2 * c]->q + 4 * k, x[2 * c + 1]->q + 4 * k, y[c]);
-		for (int l = 0; l < 2; l++)
-			for (int r = 0; r < 8; r++)
+			sum[c][0] = sum[c][1] = start[c];
+		for (int k = 0; k < 4; k++)
+			for (int r = 0; r < 2; r++)
 				for (size_t c = 0; c < pairs; c++)
 					sum[c][r] =
-						vmmlaq_s32(sum[c][r], t->q[k / 2 + l][r], y[c][l]);
-	}
-	for (size_t c = 0; c < real; c++)
-		for (int j = 0; j < 4; j++) {
+						vmmlaq_s32(sum[c][r], t->q[k][2 * j + r], y[c][k]);
+		for (size_t c = 0; c < real; c++) {
 			float *to = acc + 16 * c + 4 * j;
-			int32x4_t s = tile_column(sum[c / 2][2 * j], sum[c / 2][2 * j + 1], c % 2);
+			int32x4_t s = tile_column(sum[c / 2][0], sum[c / 2][1], c % 2);
 			float32x4_t a = tile_add(vld1q_f32(to), w->d[j], x[c]->d, s);
 
 			if (tile_has_minimum(type))
 				a = tile_add(a, w->m[j], x[c]->d, vdupq_n_s32(x[c]->sum));
 			vst1q_f32(to, a);
 		}
+	}
 }
 
 /* A column without a partner is its own. */

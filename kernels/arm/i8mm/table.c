@@ -46,7 +46,7 @@ const struct kernels kernels_tier_i8mm = {
 			[KERNELS_Q5_K] = i8mm_packed_q5_k,
 			[KERNELS_Q6_K] = i8mm_packed_q6_k,
 		},
-	.pack = ref_pack,
+	.pack = dotprod_pack,
 	.dequantize = ref_dequantize,
 	.rms_norm = dotprod_rms_norm,
 	.rope = dotprod_rope,
