@@ -11,7 +11,7 @@
 #include "num.h"
 
 #define TRIES 5u
-#define TRY_NS (15 * CLOCK_NS_PER_MS)
+#define TRY_NS (8 * CLOCK_NS_PER_MS)
 
 struct peak_thread {
 	pthread_t id;
