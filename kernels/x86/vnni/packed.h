@@ -12,6 +12,13 @@
 #include "quant.h"
 #include "turn.h"
 
+/* Arrays of registers stay registers only where no loop over them is left. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 64")
+#endif
+
 /* Bytes of a native block. */
 INLINE size_t packed_bytes(uint32_t type)
 {
@@ -187,7 +194,8 @@ INLINE void packed_unpack(
 		const int n = packed_sub(type);
 
 		packed_header(type, &at, t);
-		for (int i = 0; i < 32; i++) {
+		UNROLL for (int i = 0; i < 32; i++)
+		{
 			int next, j = packed_sub_of(type, i / n, &next);
 
 			packed_codes(type, at.words, i, &t->q[j * n + i % n],
@@ -199,8 +207,11 @@ INLINE void packed_unpack(
 		packed_factors(at.words, &t->d, &t->m);
 	else
 		t->d = packed_d(&at);
-	for (int i = 0; i < 4 && type != KERNELS_Q8_0; i++)
-		packed_codes(type, at.words, i, &t->q[i], &t->q[i + 4]);
-	for (int i = 0; i < 8 && type == KERNELS_Q8_0; i++)
-		t->q[i] = _mm512_xor_si512(packed_word(at.words, i), _mm512_set1_epi8((char)0x80));
+	if (type != KERNELS_Q8_0) {
+		UNROLL for (int i = 0; i < 4; i++)
+			packed_codes(type, at.words, i, &t->q[i], &t->q[i + 4]);
+		return;
+	}
+	UNROLL for (int i = 0; i < 8; i++) t->q[i] =
+		_mm512_xor_si512(packed_word(at.words, i), _mm512_set1_epi8((char)0x80));
 }
