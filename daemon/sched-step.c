@@ -129,10 +129,11 @@ static void sched_generated(
 	struct sched *s, struct request *r, uint32_t position, const float *logits)
 {
 	uint32_t id;
-	float logprob;
+	float logprob = 0.0f;
 	bool ends;
 	int k = sampler_pick(&r->sampling, engine_kernels(s->config.engine), logits,
-		s->config.vocabulary, position + 1, s->scratch, &id, &logprob);
+		s->config.vocabulary, position + 1, s->scratch, &id,
+		r->flags & REQUEST_LOGPROBS ? &logprob : NULL);
 
 	if (k < 0) {
 		sched_fail(s, r, k,

@@ -125,13 +125,42 @@ static void select_best(struct candidate *c, size_t n, size_t k)
 	}
 }
 
+#define LANES 8u
+#define STRETCH 1024u /* a multiple of LANES */
+
+/* Of a multiple of LANES numbers; side by side, since one comparison does not wait for another. */
+static float max_of(const float *x, size_t n)
+{
+	float max[LANES];
+
+	memcpy(max, x, sizeof max);
+	for (size_t i = LANES; i < n; i += LANES) {
+		for (size_t j = 0; j < LANES; j++)
+			max[j] = x[i + j] > max[j] ? x[i + j] : max[j];
+	}
+	for (size_t j = 1; j < LANES; j++)
+		max[0] = max[j] > max[0] ? max[j] : max[0];
+	return max[0];
+}
+
+/* The first of the greatest: only stretches that have a greater one are looked through for it. */
 static uint32_t argmax(const float *logits, size_t n)
 {
-	size_t best = 0;
+	size_t best = 0, at = 0;
 
-	for (size_t i = 1; i < n; i++) {
-		if (logits[i] > logits[best])
-			best = i;
+	for (; at + STRETCH <= n; at += STRETCH) {
+		float max = max_of(logits + at, STRETCH);
+		size_t i = at;
+
+		if (at > 0 && !(max > logits[best]))
+			continue;
+		while (logits[i] != max)
+			i++;
+		best = i;
+	}
+	for (; at < n; at++) {
+		if (logits[at] > logits[best])
+			best = at;
 	}
 	return (uint32_t)best;
 }

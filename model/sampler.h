@@ -26,7 +26,8 @@ size_t sampler_scratch(size_t n);
 
 /*
  * Picks from logits[n] (not changed) for the token at `position`.  ret_logprob: natural logarithm of
- * the probability of the picked id under the unmodified logits (temperature 1, all candidates).
+ * the probability of the picked id under the unmodified logits (temperature 1, all candidates); NULL
+ * where nobody wants it: it costs more than the likeliest token.
  * -EDOM where a logit is not finite.
  */
 int sampler_pick(const struct sampler_params *p, const struct kernels *k, const float *logits,

@@ -17,10 +17,11 @@
 #include "kernels.h"
 
 #define N 1000
+#define LONG 4200
 
 static const struct kernels *kernels;
-static float logits[N];
-static uint32_t ranks[N]; /* ids, best first */
+static float logits[LONG];
+static uint32_t ranks[LONG]; /* ids, best first */
 
 static uint32_t random_of(uint32_t *x)
 {
@@ -90,6 +91,18 @@ static void test_best(void **state)
 		p.top_p = 1.0f;
 		p.min_p = 1.0f;
 		assert_true(logits[pick(&p, n, seed)] == logits[ranks[0]]);
+	}
+}
+
+/* Longer than what is looked through at once, and around multiples of it: ties take the first. */
+static void test_best_long(void **state)
+{
+	(void)state;
+	for (size_t n = 1000; n <= LONG; n += n % 1024 < 3 || n % 1024 > 1020 ? 1 : 97) {
+		for (uint32_t values = 1; values < 100000; values *= 9) {
+			fill(n, (uint32_t)n, values);
+			assert_int_equal(pick(&SAMPLER_DEFAULT, n, 0), ranks[0]);
+		}
 	}
 }
 
@@ -246,6 +259,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_best),
+		cmocka_unit_test(test_best_long),
 		cmocka_unit_test(test_top_k),
 		cmocka_unit_test(test_way),
 		cmocka_unit_test(test_seed),
