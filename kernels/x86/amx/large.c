@@ -7,10 +7,17 @@
  *
  * The sub-block scales would interrupt the sums every 16 or 32 elements.  So they are multiplied
  * into the codes first, and the product is given to the tiles in two bytes:
- *   Q4_K, Q5_K: scale = 8 h + l, bytes code * h and code * l, at most 31 * 7 = 217, unsigned;
- *   Q6_K: (code - 32) * scale = 256 h + l, at most 32 * 128 in magnitude, h signed, l unsigned.
- * The sum of a block is then 8 H + L or 256 H + L, exactly: |L| <= 256 * 255 * 127 < 2^23 and
- * |H| <= 256 * 217 * 127 < 2^23, or 256 * 17 * 127 < 2^20, so neither can leave an int32.
+ *   Q4_K, Q5_K: scale = 8 h + l, bytes code * h and code * l, unsigned, at most 105 or 217;
+ *   Q6_K: (code - 32) * scale = 256 h + l, in magnitude at most 32 * 128, so that of h at most 16,
+ *   and l from -128 to 127.
+ * The sum of a block is then 8 H + L or 256 H + L, exactly: |H| and |L| are at most 256 * 217 * 127
+ * < 2^23, so no int32 is left.  To become a float a sum has to be within 2^22 (see MAGIC): for Q4_K
+ * both are at most 256 * 105 * 127 < 3.5e6, for Q6_K 256 * 128 * 127 < 2^22; Q5_K's may be more.
+ *
+ * A block of 16 rows by 32 columns takes 16 multiplications of 16 cycles.  Beside them port 0 alone
+ * multiplies (that of port 5 rests while tiles are in use): 128 codes' scales and 8 for each column
+ * of Q4_K are 384 cycles, 340 MAC a cycle.  About 190 are reached: what is not in the first cache
+ * holds up stores, and these the tiles.
  */
 
 #include <stdbool.h>
@@ -21,10 +28,14 @@
 #include "tiles.h"
 #include "vnni.h"
 
-/* Columns whose accumulators stay in the first cache. */
-#define COLS 128u
-
 #define ROWS KERNELS_PACK_ROWS
+
+/* Columns of one go over the rows: their activations stay in the second cache. */
+#define COLS 64u
+#define COLS_MAX (COLS + 32)
+
+/* Accumulators of a group of row tiles, vectors that stay in the first cache. */
+#define ACCS 128u
 
 /* The scaled codes of a block, in two bytes. */
 struct scaled {
@@ -45,18 +56,44 @@ struct sums {
 	int32_t high[32][16];
 } __attribute__((aligned(64)));
 
+/* Columns that the tiles multiply at a time: 32, or up to 16. */
+struct pass {
+	const struct scaled *w;
+	const int8_t *x;
+	unsigned tiles; /* of sums: 4, or 2; before the first pass 0 */
+};
+
 /* Columns whose sums are known, and whose float steps are still to be done. */
 struct known {
 	const struct factors *w;
-	const struct sums *s;
 	const uint8_t *x;
-	size_t x_stride;
-	size_t from, to;
-	const uint8_t *before; /* of column `from`: zeros in the first block */
-	size_t before_step;
-	uint8_t *after; /* of column `from`: the output in the last block */
-	size_t after_step;
+	const uint8_t *sums; /* low ones of the first column */
+	float *acc;
+	size_t cols;
+	float *out; /* after the last block, else NULL */
 };
+
+/* The block that is unpacked while another is multiplied, and what is read ahead. */
+struct next {
+	struct packed_at at; /* .words NULL: there is none */
+	struct scaled *to;
+	struct factors *f;
+};
+
+/* What is kept in registers between parts of a block. */
+struct part {
+	__m512i low[2], high[2]; /* of scales of 6 bits the lower and upper three, as bytes */
+	__m512i l0, l1, h0, h1;
+};
+
+/*
+ * Integers as the low bits of floats: MAGIC + i is the float 1.5 * 2^23 + i while |i| <= 2^22, and
+ * with a larger exponent the float 8 * (1.5 * 2^23 + i), or 256 *.
+ */
+#define MAGIC 0x4b400000
+#define MAGIC_8 0x4cc00000
+#define MAGIC_256 0x4f400000
+#define MAGIC_VALUE 12582912.0f
 
 INLINE __m512i shuffle(__m512i words, uint32_t bytes)
 {
@@ -78,22 +115,17 @@ INLINE __m512i high_of(__m512i words, unsigned i)
 }
 
 /* Factors, scales and minima of Q4_K and Q5_K. */
-struct header {
-	__m512i low[2];
-	__m512i high[2];
-};
-
-INLINE void unpack_header(const __m512i *words, struct factors *f, struct header *h)
+INLINE void unpack_header(const struct next *n, struct part *p)
 {
 	const __m512i six = _mm512_set1_epi32(0x3f3f3f3f), four = _mm512_set1_epi32(0x0f0f0f0f);
 	const __m512i two = _mm512_set1_epi32(0x30303030), three = _mm512_set1_epi32(0x07070707);
-	__m512i a = _mm512_loadu_si512(words + 1), b = _mm512_loadu_si512(words + 2);
-	__m512i c = _mm512_loadu_si512(words + 3), dm = _mm512_loadu_si512(words);
+	const uint8_t *words = n->at.words;
+	__m512i a = packed_word(words, 1), b = packed_word(words, 2), c = packed_word(words, 3);
 	__m512i s[2], m[2];
+	struct factors f;
 
-	f->d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(dm));
-	f->m = _mm512_xor_ps(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(dm, 16))),
-		_mm512_set1_ps(-0.0f));
+	packed_factors(words, &f.d, &f.m);
+	f.m = _mm512_xor_ps(f.m, _mm512_set1_ps(-0.0f));
 	s[0] = _mm512_and_si512(a, six);
 	s[1] = _mm512_or_si512(
 		_mm512_and_si512(c, four), _mm512_and_si512(_mm512_srli_epi32(a, 2), two));
@@ -101,265 +133,519 @@ INLINE void unpack_header(const __m512i *words, struct factors *f, struct header
 	m[1] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi32(c, 4), four),
 		_mm512_and_si512(_mm512_srli_epi32(b, 2), two));
 	for (int i = 0; i < 2; i++) {
-		h->low[i] = _mm512_and_si512(s[i], three);
-		h->high[i] = _mm512_and_si512(_mm512_srli_epi32(s[i], 3), three);
-		f->pair[2 * i] = shuffle(m[i], 0x80018000);
-		f->pair[2 * i + 1] = shuffle(m[i], 0x80038002);
+		p->low[i] = _mm512_and_si512(s[i], three);
+		p->high[i] = _mm512_and_si512(_mm512_srli_epi32(s[i], 3), three);
+		f.pair[2 * i] = shuffle(m[i], 0x80018000);
+		f.pair[2 * i + 1] = shuffle(m[i], 0x80038002);
+	}
+	*n->f = f;
+}
+
+/*
+ * Words 8 k + 2 g and the next of codes.  Two bytes are scaled at once: no product of a low byte
+ * reaches the high one.  High nibbles are scaled where they are, by 2^12 l: the high half of that
+ * product is theirs by l, moved down.
+ */
+INLINE void scale_q4_k(const struct next *n, struct part *p, unsigned k, unsigned g)
+{
+	const __m512i nibble = _mm512_set1_epi8(15);
+	const uint8_t *words = n->at.words;
+	const unsigned j = 2 * k % 4;
+	__m512i *low = n->to->low + 16 * k, *high = n->to->high + 16 * k;
+
+	if (g == 0) {
+		p->l0 = low_of(p->low[k / 2], j);
+		p->h0 = low_of(p->high[k / 2], j);
+		p->l1 = high_of(_mm512_slli_epi32(p->low[k / 2], 4), j + 1);
+		p->h1 = high_of(_mm512_slli_epi32(p->high[k / 2], 4), j + 1);
+	}
+	for (unsigned i = 2 * g; i < 2 * g + 2; i++) {
+		__m512i v = packed_word(words, (int)(4 + 8 * k + i));
+		__m512i e = _mm512_and_si512(v, nibble), o = _mm512_andnot_si512(nibble, v);
+
+		low[i] = _mm512_mullo_epi16(e, p->l0);
+		high[i] = _mm512_mullo_epi16(e, p->h0);
+		low[8 + i] = _mm512_mulhi_epu16(o, p->l1);
+		high[8 + i] = _mm512_mulhi_epu16(o, p->h1);
 	}
 }
 
-INLINE void scale_k(
-	uint32_t type, const __m512i *words, const struct header *h, unsigned k, struct scaled *to)
+INLINE void scale_q5_k(const struct next *n, struct part *p, unsigned k, unsigned g)
 {
-	const __m512i nibble = _mm512_set1_epi8(15), five = _mm512_set1_epi8(31);
-	const unsigned j = 2 * k;
-	__m512i l0 = low_of(h->low[j / 4], j % 4), h0 = low_of(h->high[j / 4], j % 4);
-	__m512i l1, h1;
+	const __m512i nibble = _mm512_set1_epi8(15), fifth = _mm512_set1_epi8(16);
+	const uint8_t *words = n->at.words;
+	const unsigned j = 2 * k % 4;
+	__m512i *low = n->to->low + 16 * k, *high = n->to->high + 16 * k;
 
-	if (type == KERNELS_Q4_K) {
-		l1 = high_of(_mm512_slli_epi32(h->low[j / 4], 4), j % 4 + 1);
-		h1 = high_of(_mm512_slli_epi32(h->high[j / 4], 4), j % 4 + 1);
-		for (unsigned i = 0; i < 8; i++) {
-			__m512i v = _mm512_loadu_si512(words + 4 + 8 * k + i);
-			__m512i e = _mm512_and_si512(v, nibble), o = _mm512_andnot_si512(nibble, v);
-
-			to->low[16 * k + i] = _mm512_mullo_epi16(e, l0);
-			to->high[16 * k + i] = _mm512_mullo_epi16(e, h0);
-			to->low[16 * k + 8 + i] = _mm512_mulhi_epu16(o, l1);
-			to->high[16 * k + 8 + i] = _mm512_mulhi_epu16(o, h1);
-		}
-		return;
+	if (g == 0) {
+		p->l0 = low_of(p->low[k / 2], j);
+		p->h0 = low_of(p->high[k / 2], j);
+		p->l1 = low_of(p->low[k / 2], j + 1);
+		p->h1 = low_of(p->high[k / 2], j + 1);
 	}
-	l1 = low_of(h->low[j / 4], j % 4 + 1);
-	h1 = low_of(h->high[j / 4], j % 4 + 1);
-	for (unsigned i = 0; i < 8; i++) {
-		__m512i v = _mm512_loadu_si512(words + 12 + 8 * k + i);
-		__m512i bits = _mm512_loadu_si512(words + 4 + i);
-		/* The fifth bits to bit 4; what is above it goes. */
-		__m512i be = _mm512_slli_epi32(_mm512_srli_epi32(bits, j), 4);
-		__m512i bo = _mm512_slli_epi32(_mm512_srli_epi32(bits, j + 1), 4);
-		__m512i e, o;
+	for (unsigned i = 2 * g; i < 2 * g + 2; i++) {
+		__m512i v = packed_word(words, (int)(12 + 8 * k + i));
+		__m512i b = packed_word(words, (int)(4 + i)), e, o;
 
-		e = _mm512_ternarylogic_epi32(nibble, v, be, 0xca);
-		o = _mm512_ternarylogic_epi32(nibble, _mm512_srli_epi32(v, 4), bo, 0xca);
-		e = _mm512_and_si512(e, five);
-		o = _mm512_and_si512(o, five);
-		to->low[16 * k + i] = _mm512_mullo_epi16(e, l0);
-		to->high[16 * k + i] = _mm512_mullo_epi16(e, h0);
-		to->low[16 * k + 8 + i] = _mm512_mullo_epi16(o, l1);
-		to->high[16 * k + 8 + i] = _mm512_mullo_epi16(o, h1);
-	}
-}
-
-/* Quarter k of a block of Q6_K: (code - 32) * scale by even and odd bytes, in 16 bits each. */
-INLINE void scale_6(const __m512i *words, unsigned k, struct scaled *to)
-{
-	const __m512i nibble = _mm512_set1_epi8(15), six = _mm512_set1_epi8(63);
-	const __mmask64 odd = 0xaaaaaaaaaaaaaaaa;
-	__m512i scales = _mm512_loadu_si512(words + 48 + k);
-
-	for (unsigned g = 0; g < 4; g++) {
-		__m512i se = low_of(scales, g), so = high_of(scales, g);
-		__m512i less = _mm512_maddubs_epi16(_mm512_set1_epi8(32), se);
-
-		for (unsigned i = 4 * g; i < 4 * g + 4; i++) {
-			__m512i v = _mm512_loadu_si512(words + k / 2 * 16 + i);
-			__m512i bits = _mm512_loadu_si512(words + 32 + k / 2 * 8 + i % 8);
-			__m512i a, b, q;
-
-			v = k % 2 ? _mm512_srli_epi32(v, 4) : v;
-			bits = _mm512_slli_epi32(_mm512_srli_epi32(bits, k % 2 * 4 + i / 8 * 2), 4);
-			q = _mm512_ternarylogic_epi32(nibble, v, bits, 0xca);
-			q = _mm512_and_si512(q, six);
-			a = _mm512_sub_epi16(_mm512_maddubs_epi16(q, se), less);
-			b = _mm512_sub_epi16(_mm512_maddubs_epi16(q, so), less);
-			to->low[16 * k + i] =
-				_mm512_mask_blend_epi8(odd, a, _mm512_slli_epi16(b, 8));
-			to->high[16 * k + i] =
-				_mm512_mask_blend_epi8(odd, _mm512_srli_epi16(a, 8), b);
-		}
-	}
-}
-
-/* The block that is unpacked while another is multiplied. */
-struct next {
-	const uint8_t *words; /* NULL: there is none */
-	const uint8_t *halves;
-	unsigned odd; /* column of a pair */
-	bool alone;
-	struct scaled *to;
-	struct factors *f;
-	struct header h;
-};
-
-INLINE void unpack(uint32_t type, struct next *n, unsigned k)
-{
-	const __m512i *words = (const void *)n->words;
-
-	if (type == KERNELS_Q6_K) {
-		if (k == 0 && n->alone)
-			n->f->d = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)n->halves));
-		else if (k == 0)
-			n->f->d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(
-				_mm512_srl_epi32(_mm512_loadu_si512(n->halves),
-					_mm_cvtsi32_si128(16 * (int)n->odd))));
-		scale_6(words, k, n->to);
-		return;
-	}
-	if (k == 0)
-		unpack_header(words, n->f, &n->h);
-	scale_k(type, words, &n->h, k, n->to);
-}
-
-/* The float steps of up to 8 columns from column 8 k of those known. */
-INLINE void add(uint32_t type, const struct known *k, size_t first)
-{
-	const struct factors *w = k->w;
-	size_t to = k->to - k->from < first + 8 ? k->to - k->from : first + 8;
-
-	for (size_t i = first; i < to; i++) {
-		size_t c = k->from + i;
-		const struct kernels_q256 *b = (const void *)(k->x + c * k->x_stride);
-		__m512 dx = _mm512_set1_ps(b->d),
-		       a = _mm512_loadu_ps(k->before + i * k->before_step);
-		__m512i sum = _mm512_load_si512(k->s->high[c]), min = _mm512_setzero_si512();
-
-		sum = _mm512_slli_epi32(sum, type == KERNELS_Q6_K ? 8 : 3);
-		sum = _mm512_add_epi32(sum, _mm512_load_si512(k->s->low[c]));
-		a = _mm512_fmadd_ps(_mm512_mul_ps(w->d, dx), _mm512_cvtepi32_ps(sum), a);
-		if (type != KERNELS_Q6_K) {
-			for (int j = 0; j < 4; j++)
-				min = _mm512_dpwssd_epi32(min, w->pair[j],
-					_mm512_set1_epi32((int)quant_u32(&b->pairs[2 * j])));
-			a = _mm512_fmadd_ps(_mm512_mul_ps(w->m, dx), _mm512_cvtepi32_ps(min), a);
-		}
-		_mm512_storeu_ps(k->after + i * k->after_step, a);
+		/* Bits 2 k and 2 k + 1 to bit 4. */
+		e = k < 2 ? _mm512_slli_epi32(b, 4 - 2 * k) : _mm512_srli_epi32(b, 2 * k - 4);
+		o = k < 2 ? _mm512_slli_epi32(b, 3 - 2 * k) : _mm512_srli_epi32(b, 2 * k - 3);
+		e = _mm512_ternarylogic_epi32(_mm512_and_si512(v, nibble), e, fifth, 0xf8);
+		v = _mm512_and_si512(_mm512_srli_epi32(v, 4), nibble);
+		o = _mm512_ternarylogic_epi32(v, o, fifth, 0xf8);
+		low[i] = _mm512_mullo_epi16(e, p->l0);
+		high[i] = _mm512_mullo_epi16(e, p->h0);
+		low[8 + i] = _mm512_mullo_epi16(o, p->l1);
+		high[8 + i] = _mm512_mullo_epi16(o, p->h1);
 	}
 }
 
 /*
- * Sums of 32 columns, or only 16, stay in the tiles.  While they multiply, the float steps of the
- * columns before are done, in pieces small enough for the processor to have both in view.
+ * Elements 64 k + 16 g and on, of one scale: (code - 32) * scale + 128 of even and odd bytes in 16
+ * bits each; the high byte is h, and the low one, less 128, l.
  */
-INLINE void multiply(uint32_t type, bool two, const struct scaled *w, const int8_t *x,
-	size_t x_stride, const struct known *before, struct next *next, struct sums *out)
+INLINE void scale_q6_k(const struct next *n, unsigned k, unsigned g)
+{
+	const __m512i nibble = _mm512_set1_epi8(15), two = _mm512_set1_epi8(0x30);
+	const __m512i up = _mm512_set1_epi32((int)0x02800080), down = _mm512_set1_epi32(0x80038001);
+	const __m512i sign = _mm512_set1_epi8((char)0x80), half = _mm512_set1_epi16(128);
+	const __m512i groups = _mm512_set4_epi32(0x0c0c0c0c, 0x08080808, 0x04040404, 0);
+	const __mmask64 odd = 0xaaaaaaaaaaaaaaaa;
+	const uint8_t *words = n->at.words;
+	__m512i *low = n->to->low + 16 * k, *high = n->to->high + 16 * k;
+	__m512i s = packed_word(words, (int)(48 + k)), s0 = low_of(s, g), s1 = high_of(s, g);
+	__m512i less = _mm512_maddubs_epi16(_mm512_set1_epi8(32), s0);
+
+	less = _mm512_sub_epi16(less, half);
+	for (unsigned i = 4 * g; i < 4 * g + 4; i++) {
+		__m512i v = packed_word(words, (int)(k / 2 * 16 + i));
+		__m512i b = packed_word(words, (int)(32 + k / 2 * 8 + i % 8)), q;
+
+		/* Of four pairs of bits the first two are of low nibbles. */
+		if (k % 2 == 0)
+			b = _mm512_slli_epi32(b, g < 2 ? 4 : 2);
+		else if (g >= 2)
+			b = _mm512_srli_epi32(b, 2);
+		v = k % 2 ? _mm512_srli_epi32(v, 4) : v;
+		q = _mm512_ternarylogic_epi32(_mm512_and_si512(v, nibble), b, two, 0xf8);
+		v = _mm512_sub_epi16(_mm512_maddubs_epi16(q, s0), less);
+		b = _mm512_sub_epi16(_mm512_maddubs_epi16(q, s1), less);
+		q = _mm512_mask_shuffle_epi8(v, odd, b, _mm512_or_si512(up, groups));
+		low[i] = _mm512_xor_si512(q, sign);
+		high[i] = _mm512_mask_shuffle_epi8(b, ~odd, v, _mm512_or_si512(down, groups));
+	}
+}
+
+/* A block in 16 parts. */
+#define PARTS 16u
+
+INLINE void unpack(uint32_t type, const struct next *n, struct part *p, unsigned i)
+{
+	if (i == 0 && type == KERNELS_Q6_K)
+		n->f->d = packed_d(&n->at);
+	else if (i == 0)
+		unpack_header(n, p);
+	if (type == KERNELS_Q4_K)
+		scale_q4_k(n, p, i / 4, i % 4);
+	else if (type == KERNELS_Q5_K)
+		scale_q5_k(n, p, i / 4, i % 4);
+	else
+		scale_q6_k(n, i / 4, i % 4);
+}
+
+/* (float)(8 high + low), or 256 high, of the column whose low sums are at `low`: rounded once. */
+INLINE __m512 sum_of(uint32_t type, const uint8_t *low)
+{
+	const float more = type == KERNELS_Q6_K ? 256.0f : 8.0f;
+	__m512i l = _mm512_load_si512(low);
+	__m512i h = _mm512_load_si512(low + offsetof(struct sums, high));
+
+	if (type == KERNELS_Q5_K)
+		return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(h, 3), l));
+	return _mm512_add_ps(_mm512_castsi512_ps(l),
+		_mm512_sub_ps(_mm512_castsi512_ps(h), _mm512_set1_ps((more + 1) * MAGIC_VALUE)));
+}
+
+/* The float steps of a column. */
+INLINE void add(
+	uint32_t type, const struct factors *w, const uint8_t *x, const uint8_t *sums, float *acc)
+{
+	const struct kernels_q256 *b = (const void *)x;
+	__m512 dx = _mm512_set1_ps(b->d), a = _mm512_load_ps(acc), f;
+	__m512i min = _mm512_set1_epi32(MAGIC);
+
+	a = _mm512_fmadd_ps(_mm512_mul_ps(w->d, dx), sum_of(type, sums), a);
+	if (type != KERNELS_Q6_K) {
+		for (int j = 0; j < 4; j++)
+			min = _mm512_dpwssd_epi32(min, w->pair[j],
+				_mm512_set1_epi32((int)quant_u32(&b->pairs[2 * j])));
+		f = _mm512_sub_ps(_mm512_castsi512_ps(min), _mm512_set1_ps(MAGIC_VALUE));
+		a = _mm512_fmadd_ps(_mm512_mul_ps(w->m, dx), f, a);
+	}
+	_mm512_store_ps(acc, a);
+}
+
+INLINE void add_all(uint32_t type, const struct factors *w, const struct known *k, size_t x_stride,
+	size_t from, size_t to)
+{
+	for (size_t c = from; c < to && c < k->cols; c++)
+		add(type, w, k->x + c * x_stride, k->sums + 64 * c, k->acc + 16 * c);
+}
+
+/* Accumulators to the output, and to zero for the next rows. */
+INLINE void finish(const struct known *k, size_t out_stride)
+{
+	for (size_t c = 0; c < k->cols; c++) {
+		_mm512_storeu_ps(k->out + c * out_stride, _mm512_load_ps(k->acc + 16 * c));
+		_mm512_store_ps(k->acc + 16 * c, _mm512_setzero_ps());
+	}
+}
+
+static const int32_t start_low[16] __attribute__((aligned(64))) = {MAGIC, MAGIC, MAGIC, MAGIC,
+	MAGIC, MAGIC, MAGIC, MAGIC, MAGIC, MAGIC, MAGIC, MAGIC, MAGIC, MAGIC, MAGIC, MAGIC};
+static const int32_t start_8[16] __attribute__((aligned(64))) = {MAGIC_8, MAGIC_8, MAGIC_8, MAGIC_8,
+	MAGIC_8, MAGIC_8, MAGIC_8, MAGIC_8, MAGIC_8, MAGIC_8, MAGIC_8, MAGIC_8, MAGIC_8, MAGIC_8,
+	MAGIC_8, MAGIC_8};
+static const int32_t start_256[16] __attribute__((aligned(64))) = {MAGIC_256, MAGIC_256, MAGIC_256,
+	MAGIC_256, MAGIC_256, MAGIC_256, MAGIC_256, MAGIC_256, MAGIC_256, MAGIC_256, MAGIC_256,
+	MAGIC_256, MAGIC_256, MAGIC_256, MAGIC_256, MAGIC_256};
+
+/* Sums of the last pass out of tile q. */
+INLINE void store(struct sums *out, unsigned q)
 {
 	const size_t row = 64;
 
-	TILE_ZERO(0);
-	TILE_ZERO(1);
-	if (two) {
-		TILE_ZERO(2);
-		TILE_ZERO(3);
-	}
-#pragma GCC unroll 4
-	for (unsigned k = 0; k < 4; k++) {
-		TILE_LOAD(4, x + 64 * k, x_stride);
-		TILE_LOAD(6, w->low + 16 * k, row);
-		TILE_LOAD(7, w->high + 16 * k, row);
-		TILE_UNSIGNED(0, 4, 6);
-		if (type == KERNELS_Q6_K)
-			TILE_SIGNED(1, 4, 7);
-		else
-			TILE_UNSIGNED(1, 4, 7);
-		if (two) {
-			TILE_LOAD(5, x + 16 * x_stride + 64 * k, x_stride);
-			TILE_UNSIGNED(2, 5, 6);
-			if (type == KERNELS_Q6_K)
-				TILE_SIGNED(3, 5, 7);
-			else
-				TILE_UNSIGNED(3, 5, 7);
-		}
-		if (next->words)
-			unpack(type, next, k);
-		add(type, before, 8 * k);
-	}
-	TILE_STORE(0, out->low[0], row);
-	TILE_STORE(1, out->high[0], row);
-	if (two) {
+	if (q == 0)
+		TILE_STORE(0, out->low[0], row);
+	else if (q == 1)
+		TILE_STORE(1, out->high[0], row);
+	else if (q == 2)
 		TILE_STORE(2, out->low[16], row);
+	else
 		TILE_STORE(3, out->high[16], row);
-	}
 }
 
-INLINE void locate(uint32_t type, const uint8_t *tile, size_t blocks, size_t b, struct next *n)
+/* Sums start as floats' bits: see MAGIC. */
+INLINE void start(uint32_t type, unsigned q)
 {
-	size_t bytes = type == KERNELS_Q4_K   ? sizeof(struct quant_q4_k)
-		       : type == KERNELS_Q5_K ? sizeof(struct quant_q5_k)
-					      : sizeof(struct quant_q6_k);
+	const int32_t *high = type == KERNELS_Q6_K ? start_256 : start_8;
+	const size_t same = 0;
 
-	if (type != KERNELS_Q6_K) {
-		n->words = tile + b * ROWS * bytes;
-		return;
-	}
-	n->halves = tile + b / 2 * 2 * ROWS * bytes;
-	n->odd = b % 2;
-	n->alone = b % 2 == 0 && b + 1 == blocks;
-	n->words = n->halves + (n->alone ? 32 : 64) + n->odd * (size_t)(52 * 64);
+	if (type == KERNELS_Q5_K && q == 0)
+		TILE_ZERO(0);
+	else if (type == KERNELS_Q5_K && q == 1)
+		TILE_ZERO(1);
+	else if (type == KERNELS_Q5_K && q == 2)
+		TILE_ZERO(2);
+	else if (type == KERNELS_Q5_K)
+		TILE_ZERO(3);
+	else if (q == 0)
+		TILE_LOAD(0, start_low, same);
+	else if (q == 1)
+		TILE_LOAD(1, high, same);
+	else if (q == 2)
+		TILE_LOAD(2, start_low, same);
+	else
+		TILE_LOAD(3, high, same);
 }
 
-/* All rows by up to COLS columns. */
+INLINE void product_of(uint32_t type, unsigned q)
+{
+	if (type == KERNELS_Q6_K && q == 0)
+		TILE_SIGNED(0, 4, 6);
+	else if (type == KERNELS_Q6_K && q == 1)
+		TILE_SIGNED(1, 4, 7);
+	else if (type == KERNELS_Q6_K && q == 2)
+		TILE_SIGNED(2, 5, 6);
+	else if (type == KERNELS_Q6_K)
+		TILE_SIGNED(3, 5, 7);
+	else if (q == 0)
+		TILE_UNSIGNED(0, 4, 6);
+	else if (q == 1)
+		TILE_UNSIGNED(1, 4, 7);
+	else if (q == 2)
+		TILE_UNSIGNED(2, 5, 6);
+	else
+		TILE_UNSIGNED(3, 5, 7);
+}
+
+/* Operands of elements 64 k to 64 k + 63 into tile t. */
+INLINE void load(const struct pass *p, size_t x_stride, unsigned k, unsigned t)
+{
+	const size_t row = 64;
+
+	if (t == 4)
+		TILE_LOAD(4, p->x + 64 * k, x_stride);
+	else if (t == 5)
+		TILE_LOAD(5, p->x + 16 * x_stride + 64 * k, x_stride);
+	else if (t == 6)
+		TILE_LOAD(6, p->w->low + 16 * k, row);
+	else
+		TILE_LOAD(7, p->w->high + 16 * k, row);
+}
+
+/* What a pass goes by; in one place, so that all of it can be in registers. */
+struct job {
+	struct pass now, then;
+	struct known before;
+	struct next next;
+	struct sums *sums;
+	unsigned stored; /* tiles of sums of the pass before */
+	size_t x_stride, out_stride;
+};
+
+/* Slot s, a constant, of 4 * tiles. */
+INLINE void slot(uint32_t type, unsigned tiles, unsigned s, const struct job *j,
+	const struct factors *w, struct part *part)
+{
+	const unsigned q = s % tiles, k = (s / tiles + 1) % 4;
+	const struct pass *from = k ? &j->now : &j->then;
+	const size_t x_stride = j->x_stride;
+
+	if (s < tiles) {
+		if (q < j->stored)
+			store(j->sums, q);
+		start(type, q);
+		if (tiles == 2 && q + 2 < j->stored)
+			store(j->sums, q + 2);
+	}
+	product_of(type, q);
+	if (tiles == 4 && q == 1)
+		load(from, x_stride, k, 4);
+	if (q == tiles - 2)
+		load(from, x_stride, k, 6);
+	if (q == tiles - 1)
+		load(from, x_stride, k, 7);
+	if (tiles == 2 && q == 1)
+		load(from, x_stride, k, 4);
+	if (k ? q == 3 : q == tiles - 1 && j->then.tiles == 4)
+		load(from, x_stride, k, 5);
+	if (j->next.at.words && tiles == 4)
+		unpack(type, &j->next, part, s);
+	if (j->next.at.words && tiles == 2) {
+		unpack(type, &j->next, part, 2 * s);
+		unpack(type, &j->next, part, 2 * s + 1);
+	}
+	if (j->before.out)
+		for (unsigned c = 32 / (4 * tiles) * s; c < 32 / (4 * tiles) * (s + 1); c++)
+			__builtin_prefetch(j->before.out + c * j->out_stride, 1);
+	if (s < 3)
+		return;
+	if (tiles == 4 && j->before.cols == 32) {
+		const unsigned c = 32 * (s - 3) / 13, end = 32 * (s - 2) / 13;
+		const uint8_t *x = j->before.x + c * x_stride;
+
+		add(type, w, x, j->before.sums + 64 * c, j->before.acc + 16 * c);
+		x += x_stride;
+		add(type, w, x, j->before.sums + 64 * (c + 1), j->before.acc + 16 * (c + 1));
+		x += x_stride;
+		if (c + 2 < end)
+			add(type, w, x, j->before.sums + 64 * (c + 2),
+				j->before.acc + 16 * (c + 2));
+	} else {
+		const unsigned n = 4 * tiles - 3;
+
+		add_all(type, w, &j->before, x_stride, j->before.cols * (s - 3) / n,
+			j->before.cols * (s - 2) / n);
+	}
+}
+
+/*
+ * One pass, in slots: a multiplication takes 16 cycles of the tiles and each slot has work of as
+ * many for the other ports, so that the processor, which sees about four slots at once, never waits
+ * for either.  So operands are loaded two slots before they are multiplied, the last ones of a pass
+ * are the first of the next, and sums are stored one pass later.  The first slots unpack, until the
+ * sums of the pass before are there, the others do its float steps.
+ */
+INLINE void multiply(uint32_t type, unsigned tiles, const struct job *job)
+{
+	const struct job j = *job;
+	const struct factors w = *j.before.w;
+	struct part part = {0};
+
+	slot(type, tiles, 0, &j, &w, &part);
+	slot(type, tiles, 1, &j, &w, &part);
+	slot(type, tiles, 2, &j, &w, &part);
+	slot(type, tiles, 3, &j, &w, &part);
+	slot(type, tiles, 4, &j, &w, &part);
+	slot(type, tiles, 5, &j, &w, &part);
+	slot(type, tiles, 6, &j, &w, &part);
+	slot(type, tiles, 7, &j, &w, &part);
+	if (tiles == 2)
+		return;
+	slot(type, tiles, 8, &j, &w, &part);
+	slot(type, tiles, 9, &j, &w, &part);
+	slot(type, tiles, 10, &j, &w, &part);
+	slot(type, tiles, 11, &j, &w, &part);
+	slot(type, tiles, 12, &j, &w, &part);
+	slot(type, tiles, 13, &j, &w, &part);
+	slot(type, tiles, 14, &j, &w, &part);
+	slot(type, tiles, 15, &j, &w, &part);
+}
+
+/* The order: of a group of row tiles block 0 of each, then block 1, and all columns of each. */
+struct place {
+	size_t begin, end; /* of the group */
+	size_t block, tile;
+};
+
+struct work {
+	const struct kernels_product *p;
+	size_t tiles, blocks, group;
+	struct place place, coming, ahead; /* now, to be unpacked, to be read ahead */
+	size_t count;			   /* of blocks before this one */
+	size_t c;			   /* first column of the pass */
+	size_t skip;			   /* columns of the pass before c, done by another */
+	struct sums sums;
+	struct scaled codes;
+	struct factors factors[3];
+	float acc[ACCS][16];
+};
+
+INLINE void place_group(const struct work *w, struct place *p, size_t begin)
+{
+	p->block = 0;
+	p->tile = p->begin = begin;
+	p->end = begin + w->group < w->tiles ? begin + w->group : w->tiles;
+}
+
+INLINE void place_step(const struct work *w, struct place *p)
+{
+	if (++p->tile < p->end)
+		return;
+	if (++p->block < w->blocks)
+		p->tile = p->begin;
+	else
+		place_group(w, p, p->end);
+}
+
+INLINE struct packed_at place_at(uint32_t type, const struct work *w, const struct place *p)
+{
+	return packed_column(type, (const uint8_t *)w->p->w + p->tile * ROWS * w->p->w_stride,
+		w->blocks, p->block);
+}
+
+INLINE const uint8_t *work_x(const struct work *w, size_t column, size_t block)
+{
+	return (const uint8_t *)w->p->x + column * w->p->x_stride +
+	       block * sizeof(struct kernels_q256);
+}
+
+/* The pass at w->c; where 32 columns are not left, it takes some again. */
+INLINE struct pass work_pass(struct work *w)
+{
+	size_t left = w->p->cols - w->c, columns = left > 16 ? 32 : 16;
+
+	w->skip = w->p->cols > 32 && left < columns ? columns - left : 0;
+	return (struct pass){
+		.w = &w->codes,
+		.x = (const int8_t *)work_x(w, w->c - w->skip, w->place.block),
+		.tiles = left > 16 ? 4 : 2,
+	};
+}
+
+/* What there is to do beside the first pass of a block. */
+INLINE void work_next(uint32_t type, struct work *w, struct next *n)
+{
+	n->to = &w->codes;
+	n->f = &w->factors[(w->count + 1) % 3];
+	if (w->coming.tile < w->tiles)
+		n->at = place_at(type, w, &w->coming);
+	else
+		n->at.words = NULL;
+}
+
+/* The float steps that follow the pass at w->c. */
+INLINE void work_known(struct work *w, struct known *k)
+{
+	size_t left = w->p->cols - w->c;
+
+	k->w = &w->factors[w->count % 3];
+	k->x = work_x(w, w->c, w->place.block);
+	k->sums = (const uint8_t *)w->sums.low[w->skip];
+	k->acc = w->acc[(w->place.tile - w->place.begin) * w->p->cols + w->c];
+	k->cols = left < 32 ? left : 32;
+	k->out = NULL;
+	if (w->place.block + 1 == w->blocks)
+		k->out = w->p->out + w->c * w->p->out_stride + w->place.tile * ROWS;
+}
+
+/* To the next pass; false where there is none. */
+INLINE bool work_step(struct work *w)
+{
+	w->c += 32;
+	if (w->c < w->p->cols)
+		return true;
+	w->c = 0;
+	w->count++;
+	w->place = w->coming;
+	w->coming = w->ahead;
+	place_step(w, &w->ahead);
+	return w->place.tile < w->tiles;
+}
+
+INLINE void work_begin(uint32_t type, const struct kernels_product *p, struct work *w)
+{
+	struct next next = {.to = &w->codes, .f = &w->factors[0]};
+	struct part part = {0};
+
+	w->p = p;
+	w->tiles = p->rows / ROWS;
+	w->blocks = p->n / 256;
+	w->group = ACCS / p->cols;
+	w->count = w->c = 0;
+	place_group(w, &w->place, 0);
+	w->coming = w->place;
+	place_step(w, &w->coming);
+	w->ahead = w->coming;
+	place_step(w, &w->ahead);
+	next.at = place_at(type, w, &w->place);
+	for (unsigned i = 0; i < PARTS; i++)
+		unpack(type, &next, &part, i);
+	memset(w->acc, 0,
+		p->cols * (w->tiles < w->group ? w->tiles : w->group) * sizeof(w->acc[0]));
+}
+
+/* All rows by up to COLS_MAX columns. */
 INLINE void columns(uint32_t type, const struct kernels_product *p)
 {
-	static const float zero[16];
-	float acc[COLS][16] __attribute__((aligned(64)));
-	struct scaled codes[2];
-	struct factors factors[3];
-	struct sums sums;
-	struct known known = {.s = &sums, .x_stride = p->x_stride};
-	struct next next = {.to = &codes[0], .f = &factors[0]};
-	size_t blocks = p->n / 256, i = 0;
+	struct work w;
+	struct known coming;
+	struct job j = {.sums = &w.sums,
+		.x_stride = p->x_stride,
+		.out_stride = p->out_stride,
+		.before.w = &w.factors[0]};
+	bool more = true;
 
-	locate(type, p->w, blocks, 0, &next);
-	for (unsigned k = 0; k < 4; k++)
-		unpack(type, &next, k);
-	for (size_t r = 0; r < p->rows; r += ROWS) {
-		const uint8_t *w = (const uint8_t *)p->w + r * p->w_stride;
-
-		for (size_t b = 0; b < blocks; b++, i++) {
-			next.to = &codes[(i + 1) % 2];
-			next.f = &factors[(i + 1) % 3];
-			if (b + 1 < blocks)
-				locate(type, w, blocks, b + 1, &next);
-			else if (r + ROWS < p->rows)
-				locate(type, w + ROWS * p->w_stride, blocks, 0, &next);
-			else
-				next.words = NULL;
-			for (size_t c = 0; c < p->cols; c += 32) {
-				size_t left = p->cols - c, at = c;
-
-				if (left < 32 && p->cols > 32)
-					at = p->cols - (left > 16 ? 32 : 16);
-				const uint8_t *x = (const uint8_t *)p->x + at * p->x_stride +
-						   b * sizeof(struct kernels_q256);
-
-				if (left > 16)
-					multiply(type, true, &codes[i % 2], (const int8_t *)x,
-						p->x_stride, &known, &next, &sums);
-				else
-					multiply(type, false, &codes[i % 2], (const int8_t *)x,
-						p->x_stride, &known, &next, &sums);
-				next.words = NULL;
-				known.w = &factors[i % 3];
-				known.x = x;
-				known.from = c - at;
-				known.to = known.from + (left < 32 ? left : 32);
-				known.before = (const void *)(b ? acc[c] : zero);
-				known.before_step = b ? sizeof(acc[c]) : 0;
-				known.after = (void *)acc[c];
-				known.after_step = sizeof(acc[c]);
-				if (b + 1 == blocks) {
-					known.after = (void *)(p->out + c * p->out_stride + r);
-					known.after_step = p->out_stride * sizeof(float);
-				}
-			}
-		}
+	work_begin(type, p, &w);
+	j.now = work_pass(&w);
+	for (unsigned t = 4; t < 8; t++)
+		if (t != 5 || j.now.tiles == 4)
+			load(&j.now, j.x_stride, 0, t);
+	while (more) {
+		work_known(&w, &coming);
+		j.next.at.words = NULL;
+		if (w.c + 32 >= p->cols)
+			work_next(type, &w, &j.next);
+		more = work_step(&w);
+		j.then = more ? work_pass(&w) : j.now;
+		if (j.now.tiles == 4)
+			multiply(type, 4, &j);
+		else
+			multiply(type, 2, &j);
+		if (j.before.out)
+			finish(&j.before, p->out_stride);
+		j.stored = j.now.tiles;
+		j.before = coming;
+		j.now = j.then;
 	}
-	for (unsigned k = 0; k < 4; k++)
-		add(type, &known, 8 * k);
+	for (unsigned q = 0; q < j.stored; q++)
+		store(&w.sums, q);
+	add_all(type, j.before.w, &j.before, j.x_stride, 0, 32);
+	finish(&j.before, p->out_stride);
 }
 
-/* A call's columns, or a chunk of them: tiles of so many rows. */
+/* Tiles of as many rows as there are columns. */
 INLINE void configure(size_t cols)
 {
 	struct tile_config config = {.palette = 1};
@@ -375,14 +661,14 @@ INLINE void configure(size_t cols)
 	tile_configure(&config);
 }
 
-/* From so many columns on tiles beat the VNNI tier, even where most of them are padding. */
+/* From so many columns on tiles beat the VNNI tier. */
 #define FROM 8
 
 INLINE void product(uint32_t type, const struct kernels_product *p,
 	void (*few)(const struct kernels_product *p))
 {
-	size_t chunks = (p->cols + COLS - 1) / COLS;
-	size_t cols = (p->cols / chunks + 31) / 32 * 32;
+	size_t chunks = p->cols <= COLS_MAX ? 1 : (p->cols - 32 + COLS - 1) / COLS;
+	size_t cols = ((p->cols + chunks - 1) / chunks + 31) / 32 * 32;
 	struct kernels_product part = *p;
 
 	if (p->cols < FROM) {
