@@ -12,8 +12,8 @@ struct vec {
 	float32x4_t q[4]; /* lanes 4i to 4i + 3 */
 };
 
-/* So many by so many sums, and as many operands, stay in registers. */
-#define VEC_BLOCK 2
+/* Columns of a product of floats that share a pass over four rows: more sums would not fit. */
+#define VEC_COLS 1
 
 /* Attention: queries by vectors of keys or dimensions whose sums stay in registers. */
 #define VEC_QUERIES 2
@@ -234,18 +234,4 @@ static inline struct vec vec_scale(struct vec p, struct vec n)
 		p.q[i] = vmulq_f32(p.q[i], vec_exponent(vsubq_s32(k, half)));
 	}
 	return p;
-}
-
-/* 2^k for k from EXP_ROUND + k, in two factors: low is k / 2 rounded down. */
-static inline void vec_power(struct vec n, struct vec *low, struct vec *high)
-{
-	const int32x4_t base = vdupq_n_s32(0x4b400000);
-
-	for (int i = 0; i < 4; i++) {
-		int32x4_t k = vsubq_s32(vreinterpretq_s32_f32(n.q[i]), base);
-		int32x4_t half = vshrq_n_s32(k, 1);
-
-		low->q[i] = vec_exponent(half);
-		high->q[i] = vec_exponent(vsubq_s32(k, half));
-	}
 }

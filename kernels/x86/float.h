@@ -62,10 +62,10 @@ static inline __attribute__((always_inline)) void float_product(
 			const uint8_t *x = (const uint8_t *)p->x + c * p->x_stride;
 			float *out = p->out + c * p->out_stride + r;
 
-			if (rows == 4 && p->cols - c >= 4) {
-				float_dots(type, w, p->w_stride, 4, x, p->x_stride, 4, p->n, out,
-					p->out_stride);
-				c += 4;
+			if (rows == 4 && p->cols - c >= VEC_COLS) {
+				float_dots(type, w, p->w_stride, 4, x, p->x_stride, VEC_COLS, p->n,
+					out, p->out_stride);
+				c += VEC_COLS;
 			} else if (rows == 4) {
 				float_dots(type, w, p->w_stride, 4, x, p->x_stride, 1, p->n, out,
 					p->out_stride);

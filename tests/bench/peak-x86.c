@@ -278,7 +278,7 @@ const struct peak_loop *peak_f32(size_t *ret_n)
 	*ret_n = sizeof(f32_loops) / sizeof(f32_loops[0]);
 	return f32_loops;
 }
-#else
+#elif !defined(__aarch64__)
 const struct peak_loop *peak_int8(size_t *ret_n)
 {
 	*ret_n = 0;

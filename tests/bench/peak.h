@@ -13,7 +13,8 @@
 #define PEAK_WEIGHTS ((size_t)256 << 10)
 
 struct peak_loop {
-	const char *tier; /* "avx2", "avxvnni", "avx512vnni", "amx", "avx512" */
+	const char *tier; /* "avx2", "avxvnni", "avx512vnni", "amx", "avx512"; "dotprod", "i8mm",
+			     "neon" */
 	const char *name; /* where the operands are: "registers", "l2_4_columns", ... */
 	bool (*usable)(void);
 	/* One pass; `weights` are PEAK_WEIGHTS bytes, aligned to a page, of this thread's own. */

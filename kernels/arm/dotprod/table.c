@@ -3,8 +3,7 @@
 #include "dotprod.h"
 
 /* clang-format off */
-#define FLOATS(type)                                                                               \
-	{dotprod_product_##type, "fmla", 1, 4, 1}, {dotprod_product_##type, "fmla", 4, 4, 4}
+#define FLOATS(type) {dotprod_product_##type, "fmla", 1, 4, 1}
 #define CODES(type)                                                                                \
 	{dotprod_product_##type, "sdot", 1, 16, 1}, {dotprod_product_##type, "sdot", 2, 16, 4},                  \
 	{dotprod_packed_##type, "sdot", 1, 16, 1}, {dotprod_packed_##type, "sdot", 2, 16, 4}
@@ -56,6 +55,7 @@ const struct kernels kernels_tier_dotprod = {
 	.softmax = dotprod_softmax,
 	.sum_exp = dotprod_sum_exp,
 	.attention = dotprod_attention,
+	.attention_finish = dotprod_attention_finish,
 	.is_finite = dotprod_is_finite,
 	.f32_to_f16 = dotprod_f32_to_f16,
 	.f16_to_f32 = dotprod_f16_to_f32,

@@ -56,6 +56,7 @@ const struct kernels kernels_tier_i8mm = {
 	.softmax = dotprod_softmax,
 	.sum_exp = dotprod_sum_exp,
 	.attention = dotprod_attention,
+	.attention_finish = dotprod_attention_finish,
 	.is_finite = dotprod_is_finite,
 	.f32_to_f16 = dotprod_f32_to_f16,
 	.f16_to_f32 = dotprod_f16_to_f32,

@@ -13,8 +13,8 @@ struct vec {
 	__m256 b; /* 8 to 15 */
 };
 
-/* So many by so many sums, and as many operands, stay in registers. */
-#define VEC_BLOCK 2
+/* Columns of a product of floats that share a pass over four rows. */
+#define VEC_COLS 4
 
 /* Attention: queries by vectors of keys or dimensions whose sums stay in registers. */
 #define VEC_QUERIES 2

@@ -11,8 +11,8 @@ struct vec {
 	__m512 v;
 };
 
-/* So many by so many sums, and as many operands, stay in registers. */
-#define VEC_BLOCK 4
+/* Columns of a product of floats that share a pass over four rows. */
+#define VEC_COLS 4
 
 /* Attention: queries by vectors of keys or dimensions whose sums stay in registers. */
 #define VEC_QUERIES 4

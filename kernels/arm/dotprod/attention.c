@@ -1,0 +1,5 @@
+/* SPDX-License-Identifier: MIT */
+
+#include "vec.h"
+#include "dotprod.h"
+#include "attention.h"
