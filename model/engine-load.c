@@ -156,7 +156,8 @@ static bool place_tile(struct engine *e)
 /* *ret_least: the end of what has to be there at the start. */
 static bool place_kv(struct engine *e, const void **ret_least)
 {
-	uint32_t blocks = e->plan.context / KV_BLOCK, least = num_min(blocks, KV_LEAST / KV_BLOCK);
+	uint32_t blocks = e->plan.context / KV_BLOCK,
+		 least = kv_run_end(blocks, KV_LEAST / KV_BLOCK);
 	bool ok = true;
 	char *p = part(e, (uint64_t)blocks * kv_block_bytes(e->desc), &ok);
 

@@ -12,6 +12,13 @@ size_t kv_block_bytes(const struct desc *d)
 	       (desc_kv_f32(d) ? 4 : 2);
 }
 
+uint32_t kv_run_end(uint32_t n_blocks, uint32_t n)
+{
+	uint64_t end = num_align_up((uint64_t)n, (uint64_t)KV_RUN);
+
+	return (uint32_t)num_min(end, (uint64_t)n_blocks);
+}
+
 int kv_init(struct kv *kv, const struct desc *d, void *memory, uint32_t n_blocks, uint32_t n_here,
 	kv_take_fn take, void *take_arg)
 {
@@ -29,7 +36,6 @@ int kv_init(struct kv *kv, const struct desc *d, void *memory, uint32_t n_blocks
 		.block_bytes = kv_block_bytes(d),
 	};
 	kv->head_bytes = (size_t)KV_BLOCK * d->head_size * kv->element;
-	kv->layer_bytes = 2 * kv->head_bytes * d->kv_heads;
 	kv->free = malloc(num_max(n_blocks, 1u) * sizeof *kv->free);
 	if (!kv->free)
 		return -ENOMEM;
@@ -78,6 +84,7 @@ static int take_pages(struct kv *kv, uint64_t n)
 		end = num_max(end, kv->free[kv->n_free - 1 - i] + 1);
 	if (end == kv->n_here)
 		return 0;
+	end = kv_run_end(kv->n_blocks, end);
 	if (kv->take(kv->take_arg, kv->memory + kv->n_here * kv->block_bytes,
 		    (end - kv->n_here) * kv->block_bytes) < 0)
 		return -ENOSPC;
