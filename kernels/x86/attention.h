@@ -21,6 +21,7 @@
 #define BATCH KERNELS_ATTENTION_BATCH
 #define FEW (2 * VEC_QUERIES)
 #define LINE 64u /* bytes of a cache line */
+#define STEP 4u	 /* keys whose values are weighted between two fetches */
 
 #define ALWAYS static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
@@ -209,32 +210,37 @@ ALWAYS void attend_scores_of(
 			RESIDUES(n, parts / 2));
 }
 
-/* Scores into weights; the block's maximum and sum.  Past the last key they are 0. */
-static inline void attend_weights(struct attend *t, size_t i)
+/* Scores scaled, past the last key -inf; the block's maximum. */
+static inline void attend_largest(struct attend *t, size_t i)
 {
-	struct vec scale = vec_set(t->a->scale), low = vec_set(-INFINITY), x[BLOCK / 16], m, s;
+	struct vec scale = vec_set(t->a->scale), low = vec_set(-INFINITY), m = low, x;
 	size_t keys = attend_keys(t, i);
 	float *p = t->p + i * BLOCK;
 
-	for (size_t c = 0; c < BLOCK / 16; c++)
-		x[c] = vec_mul(vec_load(p + 16 * c), scale);
-	if (keys < BLOCK)
-		for (size_t c = 0; c < BLOCK / 16; c++)
-			x[c] = keys >= 16 * c + 16 ? x[c]
-			       : keys <= 16 * c	   ? low
-						   : vec_first(x[c], low, keys - 16 * c);
-	m = low;
-	for (size_t c = 0; c < BLOCK / 16; c++)
-		m = vec_max(x[c], m);
-	t->largest[i] = vec_largest(m) + 0.0f;
-	m = vec_set(t->largest[i]);
-	s = vec_set(0);
+	UNROLL
 	for (size_t c = 0; c < BLOCK / 16; c++) {
-		x[c] = lanes_exp(vec_sub(x[c], m));
-		s = vec_add(s, x[c]);
-		vec_store(p + 16 * c, x[c]);
+		x = vec_mul(vec_load(p + 16 * c), scale);
+		if (keys < 16 * c + 16)
+			x = keys > 16 * c ? vec_first(x, low, keys - 16 * c) : low;
+		m = vec_max(x, m);
+		vec_store(p + 16 * c, x);
 	}
-	t->sum[i] = vec_tree(s);
+	t->largest[i] = vec_largest(m) + 0.0f;
+}
+
+/* Scores into weights, past the last key 0; their sums by lane. */
+static inline struct vec attend_weights(struct attend *t, size_t i)
+{
+	struct vec m = vec_set(t->largest[i]), s = vec_set(0), x;
+	float *p = t->p + i * BLOCK;
+
+	UNROLL
+	for (size_t c = 0; c < BLOCK / 16; c++) {
+		x = lanes_exp_low(vec_sub(vec_load(p + 16 * c), m));
+		s = vec_add(s, x);
+		vec_store(p + 16 * c, x);
+	}
+	return s;
 }
 
 /* Maxima and sums into the states; what old values and the block's are to be multiplied with. */
@@ -255,8 +261,8 @@ static inline void attend_merge(struct attend *t)
 		m = vec_load(t->largest + i);
 		s = vec_load(before);
 		largest = vec_max(m, s);
-		old = lanes_exp(vec_sub(s, largest));
-		new = lanes_exp(vec_sub(m, largest));
+		old = lanes_exp_low(vec_sub(s, largest));
+		new = lanes_exp_low(vec_sub(m, largest));
 		vec_store(t->old + i, old);
 		vec_store(t->new + i, new);
 		vec_store(before, largest);
@@ -270,6 +276,24 @@ static inline void attend_merge(struct attend *t)
 	}
 }
 
+/* One key's values of some dimensions, weighted for n queries. */
+ALWAYS void attend_value(enum lanes_type type, const void *v, size_t at, const float *p, size_t n,
+	size_t parts, struct vec *s)
+{
+	struct vec x[VEC_PARTS], w;
+
+	UNROLL
+	for (size_t c = 0; c < parts; c++)
+		x[c] = lanes_load(type, v, at + 16 * c);
+	UNROLL
+	for (size_t e = 0; e < n; e++) {
+		w = vec_set(p[e * BLOCK]);
+		UNROLL
+		for (size_t c = 0; c < parts; c++)
+			s[e * parts + c] = vec_fma(w, x[c], s[e * parts + c]);
+	}
+}
+
 /*
  * Weighted values of queries i to i + n, of dimensions at + [0, 16 * parts), keys ascending, merged
  * into the states.  v is [64][stride] of `type`, those dimensions from `from` on.
@@ -277,7 +301,7 @@ static inline void attend_merge(struct attend *t)
 ALWAYS void attend_values(struct attend *t, enum lanes_type type, const void *v, size_t stride,
 	size_t i, size_t at, size_t from, size_t n, size_t parts)
 {
-	struct vec s[VEC_SUMS], x[VEC_PARTS], w;
+	struct vec s[VEC_MANY * VEC_PARTS];
 	const float *p = t->p + i * BLOCK;
 	size_t common = BLOCK, j;
 
@@ -286,20 +310,14 @@ ALWAYS void attend_values(struct attend *t, enum lanes_type type, const void *v,
 	UNROLL
 	for (size_t c = 0; c < n * parts; c++)
 		s[c] = vec_set(0);
-	for (j = 0; j < common; j++) {
+	for (j = 0; j + STEP <= common; j += STEP) {
+		attend_fetch(&t->v);
 		UNROLL
-		for (size_t c = 0; c < parts; c++)
-			x[c] = lanes_load(type, v, j * stride + from + 16 * c);
-		UNROLL
-		for (size_t e = 0; e < n; e++) {
-			w = vec_set(p[e * BLOCK + j]);
-			UNROLL
-			for (size_t c = 0; c < parts; c++)
-				s[e * parts + c] = vec_fma(w, x[c], s[e * parts + c]);
-		}
-		if (j % 8 == 0)
-			attend_fetch(&t->v);
+		for (size_t k = 0; k < STEP; k++)
+			attend_value(type, v, (j + k) * stride + from, p + j + k, n, parts, s);
 	}
+	for (; j < common; j++)
+		attend_value(type, v, j * stride + from, p + j, n, parts, s);
 	UNROLL
 	for (size_t e = 0; e < n; e++) {
 		struct vec old = vec_set(t->old[i + e]), new = vec_set(t->new[i + e]);
@@ -353,8 +371,15 @@ ALWAYS void attend_copy_values(
 /* Weights from scores, and all that is between them and the values. */
 static __attribute__((noinline)) void attend_between(struct attend *t)
 {
-	for (size_t i = 0; i < t->n; i++)
-		attend_weights(t, i);
+	size_t i;
+
+	for (i = 0; i < t->n; i++)
+		attend_largest(t, i);
+	for (i = 0; i + 4 <= t->n; i += 4)
+		vec_trees(attend_weights(t, i), attend_weights(t, i + 1), attend_weights(t, i + 2),
+			attend_weights(t, i + 3), t->sum + i);
+	for (; i < t->n; i++)
+		t->sum[i] = vec_tree(attend_weights(t, i));
 	attend_merge(t);
 }
 
@@ -365,8 +390,10 @@ ALWAYS void attend_many_values(
 	size_t i;
 
 	attend_copy_values(t, type, keys, at, parts);
-	for (i = 0; i + VEC_QUERIES <= t->n; i += VEC_QUERIES)
-		attend_values(t, LANES_F32, t->kv, 16 * parts, i, at, 0, VEC_QUERIES, parts);
+	for (i = 0; i + VEC_MANY <= t->n; i += VEC_MANY)
+		attend_values(t, LANES_F32, t->kv, 16 * parts, i, at, 0, VEC_MANY, parts);
+	for (; i + 2 <= t->n; i += 2)
+		attend_values(t, LANES_F32, t->kv, 16 * parts, i, at, 0, 2, parts);
 	for (; i < t->n; i++)
 		attend_values(t, LANES_F32, t->kv, 16 * parts, i, at, 0, 1, parts);
 }
@@ -431,12 +458,13 @@ static void attend_batch(struct attend *t)
 {
 	size_t keys = 0, bytes = BLOCK * t->a->head * (t->a->kv_f32 ? 4 : 2);
 	bool few = t->n <= FEW && !t->a->kv_f32 && t->a->head % 16 == 0;
-	/* Steps: residues of all panels at once, and eight keys of as many dimensions as fit. */
+	/* Steps: residues of all panels at once, and STEP keys of as many dimensions as fit. */
 	size_t groups = few ? 1 : (t->n + VEC_QUERIES - 1) / VEC_QUERIES;
 	size_t n = few ? t->n : VEC_QUERIES;
 
 	t->k = attend_ahead(t->a->next_k, bytes, groups * 64 * UP(n) / VEC_SUMS);
-	t->v = attend_ahead(t->a->next_v, bytes, groups * (t->padded / 2 / PARTS(n) + 1));
+	t->v = attend_ahead(
+		t->a->next_v, bytes, groups * (t->padded / 16 * (BLOCK / STEP) / PARTS(n)));
 	for (size_t i = 0; i < t->n; i++)
 		keys = attend_keys(t, i) > keys ? attend_keys(t, i) : keys;
 	if (few)

@@ -10,12 +10,11 @@
 #include "exp.h"
 #include "kernels.h"
 
-/* The steps of kernels_exp() in every lane; a NaN stays a NaN.  For the error see exp.h. */
-static inline struct vec lanes_exp(struct vec x)
+/* The steps of kernels_exp() in every lane, for x up to EXP_MAX; a NaN stays a NaN. */
+static inline struct vec lanes_exp_low(struct vec x)
 {
 	struct vec n, r, p;
 
-	x = vec_min(vec_set(EXP_MAX), x);
 	x = vec_max(vec_set(EXP_MIN), x);
 	n = vec_fma(x, vec_set(EXP_LOG2E), vec_set(EXP_ROUND));
 	n = vec_sub(n, vec_set(EXP_ROUND));
@@ -27,6 +26,11 @@ static inline struct vec lanes_exp(struct vec x)
 	p = vec_fma(p, r, vec_set(EXP_P0));
 	p = vec_add(vec_fma(p, vec_mul(r, r), r), vec_set(1.0f));
 	return vec_scale(p, n);
+}
+
+static inline struct vec lanes_exp(struct vec x)
+{
+	return lanes_exp_low(vec_min(vec_set(EXP_MAX), x));
 }
 
 /* How floats of a type come into lanes. */

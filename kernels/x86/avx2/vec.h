@@ -20,6 +20,7 @@ struct vec {
 #define VEC_QUERIES 2
 #define VEC_PARTS 2
 #define VEC_SUMS 4
+#define VEC_MANY 2 /* queries, where values come in f32 */
 
 /* All ones in lanes base + i below n. */
 static inline __m256i vec_mask(size_t n, int base)

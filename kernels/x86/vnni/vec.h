@@ -18,6 +18,7 @@ struct vec {
 #define VEC_QUERIES 4
 #define VEC_PARTS 4
 #define VEC_SUMS 16
+#define VEC_MANY 6 /* queries, where values come in f32 */
 
 static inline __mmask16 vec_mask(size_t n)
 {
