@@ -46,7 +46,9 @@ INLINE __m256i dot_scale(__m256i twice)
 
 INLINE __m256i dot_scaled(__m256i sum, __m256i part, __m256i scale)
 {
-	return _mm256_add_epi32(sum, _mm256_madd_epi16(part, scale));
+	sum = _mm256_add_epi32(sum, _mm256_madd_epi16(part, scale));
+	__asm__("" : "+x"(sum));
+	return sum;
 }
 
 /* The first of a part that goes to `sum`, and its end. */
