@@ -206,8 +206,8 @@ uint32_t step_fitting(const struct engine *e, uint64_t quantised, uint64_t float
 	/* Of one thread in a microsecond, about; only how long a tile takes hangs on them. */
 	static const uint64_t rates[KERNELS_TIER_MAX][2] = {
 		[KERNELS_SCALAR] = {1000, 500},
-		[KERNELS_AVX2] = {30000, 12000},
-		[KERNELS_AVXVNNI] = {30000, 12000},
+		[KERNELS_AVX2] = {90000, 12000},
+		[KERNELS_AVXVNNI] = {130000, 12000},
 		[KERNELS_VNNI] = {150000, 25000},
 		[KERNELS_AMX] = {180000, 25000},
 		/* By counting: no machine was at hand. */

@@ -8,19 +8,25 @@
  *
  * Decode (one or two columns): codes come straight from the tile, every line of 64 bytes once from
  * memory.  Per line of Q4_K, 128 codes: 2 loads for the low nibbles and 2 for the high ones, 6
- * instructions to part them, 4 dot products a column.  That is about 5 cycles a column, and memory
+ * instructions to part them, 4 dot products a column; 6 cycles for one column, all told.  Memory
  * gives a core a line in 14: the limit is memory.
  *
  * Prefill: a column of blocks is unpacked once, into 4 KiB that stay in the first cache, and serves
  * all activations; three columns by two halves share 2 loads of codes and 3 of activations.  The
- * limit is the two ports that multiply: instructions there for 8 rows by 256 elements, one column:
+ * limit are the two ports that multiply, or for AVX2 all three.  Instructions for 8 rows by 256
+ * elements of one column, without loads, and cycles measured with 96 columns:
  *
- *             AVX2  AVX-VNNI   ... and in all, without loads
- *     Q4_K      80        90    160   110
- *     Q5_K      88        90    160   110
- *     Q6_K     108       110    180   134
- *     Q4_0      96        88    160    96   (Q4_1: 16 more)
- *     Q8_0     224        88    304    96
+ *                        AVX2                        AVX-VNNI
+ *             multiply   all   cycles      multiply   all   cycles
+ *     Q4_K          82   150       58            90    98       49
+ *     Q5_K          90   158       66            90    98       50
+ *     Q6_K         108   181       82           108   125       58
+ *     Q4_0          96   160       67            88    88       48   (Q4_1: 16 more)
+ *     Q8_0         237   302      128            88    88       48
+ *
+ * Tried: parts of Q4_K as two int16 in one register, so that AVX-VNNI needs one multiplication for
+ * a scale instead of the two of vpmulld: 54 cycles, the chain is longer.  Q8_0 of AVX2 as two
+ * nibbles, which int16 can add up, instead of signs: 143, the loads are twice as many.
  */
 
 #include <immintrin.h>

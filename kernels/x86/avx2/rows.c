@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Products of quantised weights, four native rows at a time; each block is unpacked once for up to
- * four columns.
+ * Products of quantised weights, four native rows by one column at a time: for
+ * the rows that no packed tile takes, at most 15 of a matrix, so nothing here
+ * is shared between columns.
  *
- * vpmaddubsw multiplies u8 by s8 and adds pairs into an int16, with saturation.  It is not reached:
- * unsigned codes are at most 63, so a pair is at most 2 * 63 * 127 = 16002; for Q8_0 the unsigned
- * operand is |w| <= 128 and the signed one is x with the sign of w, |x| <= 127: 2 * 128 * 127 =
- * 32512. Activations are within 127 by rule 1.  vpmaddwd then works on pairs of int16 without
- * saturation (only -32768 in all four operands could overflow it, and no operand here is that
- * small).
+ * vpmaddubsw multiplies u8 by s8 and adds pairs into an int16, with saturation.
+ * It is not reached: unsigned codes are at most 63, so a pair is at most 2 * 63
+ * * 127 = 16002; for Q8_0 the unsigned operand is |w| <= 128 and the signed one
+ * is x with the sign of w, |x| <= 127: 2 * 128 * 127 = 32512. Activations are
+ * within 127 by rule 1.  vpmaddwd then works on pairs of int16 without
+ * saturation (only -32768 in all four operands could overflow it, and no
+ * operand here is that small).
  */
 
-#include <immintrin.h>
-#include "quant.h"
 #include "avx2.h"
+#include "quant.h"
+#include <immintrin.h>
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -38,7 +40,8 @@ INLINE __m128i rows_sums(const __m256i s[4])
 	return _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
 }
 
-/* A block of a K-quant: unsigned codes, scales and what multiplies the sums of activations. */
+/* A block of a K-quant: unsigned codes, scales and what multiplies the sums of
+ * activations. */
 struct rows_large {
 	__m256i q[8];
 	__m256i scale; /* int16 of each 16 elements */
@@ -133,7 +136,8 @@ INLINE void rows_unpack_large(uint32_t type, const uint8_t *w, struct rows_large
 		rows_unpack_q6_k(w, o);
 }
 
-/* Scales of sub-blocks 2k and 2k + 1, each over the 8 words of its 16 elements. */
+/* Scales of sub-blocks 2k and 2k + 1, each over the 8 words of its 16 elements.
+ */
 INLINE __m256i rows_scale(__m256i all, int k)
 {
 	/* Both lanes hold the eight scales of the half that k lies in. */
@@ -146,20 +150,11 @@ INLINE __m256i rows_scale(__m256i all, int k)
 	return _mm256_shuffle_epi8(half, at);
 }
 
-/* Where the rows of a piece begin; missing ones repeat the last, and are not stored. */
+/* Where four rows begin; missing ones repeat the last, and are not stored. */
 struct rows_piece {
 	const uint8_t *w[4];
-	const uint8_t *ahead; /* of the next piece, or NULL */
-	size_t stride;
 	size_t rows;
 };
-
-INLINE void rows_ahead(const struct rows_piece *t, size_t at, size_t bytes)
-{
-	for (size_t r = 0; t->ahead && r < 4; r++)
-		for (size_t i = 0; i < bytes; i += 64)
-			_mm_prefetch((const char *)t->ahead + r * t->stride + at + i, _MM_HINT_T0);
-}
 
 INLINE void rows_store(const struct rows_piece *t, float *out, __m128 acc)
 {
@@ -169,59 +164,46 @@ INLINE void rows_store(const struct rows_piece *t, float *out, __m128 acc)
 	memcpy(out, lanes, t->rows * sizeof(float));
 }
 
-INLINE void rows_large(uint32_t type, size_t bytes, const struct kernels_product *p,
-	const struct rows_piece *t, size_t c0, size_t cols, float *out)
+INLINE void rows_large(uint32_t type, size_t bytes, size_t blocks, const struct rows_piece *t,
+	const struct kernels_q256 *x, float *out)
 {
 	size_t factor = type == KERNELS_Q6_K ? offsetof(struct quant_q6_k, d) : 0;
-	__m128 acc[4];
+	__m128 acc = _mm_setzero_ps();
 
-	for (size_t c = 0; c < cols; c++)
-		acc[c] = _mm_setzero_ps();
-	for (size_t b = 0; b < p->n / 256; b++) {
-		const struct kernels_q256 *x[4];
+	for (size_t b = 0; b < blocks; b++, x++) {
+		__m256i sum[4], min[4];
 		const uint8_t *d[4], *m[4];
-		__m256i sum[4][4], min[4][4];
-		__m128 dw, mw;
+		__m128i i, s;
+		__m128 dw, dx = _mm_set1_ps(x->d);
 
-		rows_ahead(t, b * bytes, bytes);
-		for (size_t c = 0; c < cols; c++)
-			x[c] = (const void *)((const uint8_t *)p->x + (c0 + c) * p->x_stride +
-					      b * sizeof(*x[c]));
 		for (size_t r = 0; r < 4; r++) {
 			struct rows_large w;
 
 			d[r] = t->w[r] + b * bytes + factor;
 			m[r] = d[r] + 2;
 			rows_unpack_large(type, t->w[r] + b * bytes, &w);
-			for (size_t c = 0; c < cols; c++) {
-				__m256i s = _mm256_setzero_si256(), v;
+			sum[r] = _mm256_setzero_si256();
+			for (int k = 0; k < 8; k++) {
+				__m256i v = _mm256_maddubs_epi16(w.q[k], rows_load(x->q + 32 * k));
 
-				for (int k = 0; k < 8; k++) {
-					v = _mm256_maddubs_epi16(
-						w.q[k], rows_load(x[c]->q + 32 * k));
-					v = _mm256_madd_epi16(v, rows_scale(w.scale, k));
-					s = _mm256_add_epi32(s, v);
-				}
-				sum[c][r] = s;
-				min[c][r] = _mm256_madd_epi16(w.min, rows_load(x[c]->sums));
+				v = _mm256_madd_epi16(v, rows_scale(w.scale, k));
+				sum[r] = _mm256_add_epi32(sum[r], v);
 			}
+			min[r] = _mm256_madd_epi16(w.min, rows_load(x->sums));
 		}
 		dw = rows_halves(d);
-		mw = type == KERNELS_Q6_K ? dw : _mm_xor_ps(rows_halves(m), _mm_set1_ps(-0.0f));
-		for (size_t c = 0; c < cols; c++) {
-			__m128i i = rows_sums(sum[c]), s = rows_sums(min[c]);
-			__m128 dx = _mm_set1_ps(x[c]->d);
+		i = rows_sums(sum);
+		s = rows_sums(min);
+		if (type == KERNELS_Q6_K)
+			i = _mm_sub_epi32(i, _mm_slli_epi32(s, 5));
+		acc = _mm_fmadd_ps(_mm_mul_ps(dw, dx), _mm_cvtepi32_ps(i), acc);
+		if (type != KERNELS_Q6_K) {
+			__m128 mw = _mm_xor_ps(rows_halves(m), _mm_set1_ps(-0.0f));
 
-			if (type == KERNELS_Q6_K)
-				i = _mm_sub_epi32(i, _mm_slli_epi32(s, 5));
-			acc[c] = _mm_fmadd_ps(_mm_mul_ps(dw, dx), _mm_cvtepi32_ps(i), acc[c]);
-			if (type != KERNELS_Q6_K)
-				acc[c] = _mm_fmadd_ps(
-					_mm_mul_ps(mw, dx), _mm_cvtepi32_ps(s), acc[c]);
+			acc = _mm_fmadd_ps(_mm_mul_ps(mw, dx), _mm_cvtepi32_ps(s), acc);
 		}
 	}
-	for (size_t c = 0; c < cols; c++)
-		rows_store(t, out + c * p->out_stride, acc[c]);
+	rows_store(t, out, acc);
 }
 
 /* 32 codes: unsigned with their offset, but those of Q8_0 signed. */
@@ -258,93 +240,51 @@ INLINE __m256i rows_dot_small(uint32_t type, __m256i w, __m256i x)
 	return _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1));
 }
 
-INLINE void rows_small(uint32_t type, size_t bytes, const struct kernels_product *p,
-	const struct rows_piece *t, size_t c0, size_t cols, float *out)
+INLINE void rows_small(uint32_t type, size_t bytes, size_t blocks, const struct rows_piece *t,
+	const struct kernels_q32 *x, float *out)
 {
 	int offset = type == KERNELS_Q4_0 ? 8 : type == KERNELS_Q5_0 ? 16 : 0;
-	int minimum = type == KERNELS_Q4_1 || type == KERNELS_Q5_1;
-	__m128 acc[4];
+	__m128 acc = _mm_setzero_ps();
 
-	for (size_t c = 0; c < cols; c++)
-		acc[c] = _mm_setzero_ps();
-	for (size_t b = 0; b < p->n / 32; b++) {
-		const struct kernels_q32 *x[4];
+	for (size_t b = 0; b < blocks; b++, x++) {
 		const uint8_t *d[4], *m[4];
-		__m256i sum[4][4];
-		__m128 dw, mw;
+		__m256i sum[4];
+		__m128 dx = _mm_set1_ps(x->d);
+		__m128i i;
 
-		/* One line in two to four blocks: the same line again costs little. */
-		rows_ahead(t, b * bytes, 1);
-		for (size_t c = 0; c < cols; c++)
-			x[c] = (const void *)((const uint8_t *)p->x + (c0 + c) * p->x_stride +
-					      b * sizeof(*x[c]));
 		for (size_t r = 0; r < 4; r++) {
-			__m256i w = rows_unpack_small(type, t->w[r] + b * bytes);
-
 			d[r] = t->w[r] + b * bytes;
 			m[r] = d[r] + 2;
-			for (size_t c = 0; c < cols; c++)
-				sum[c][r] = rows_dot_small(type, w, rows_load(x[c]->q));
+			sum[r] = rows_dot_small(
+				type, rows_unpack_small(type, d[r]), rows_load(x->q));
 		}
-		dw = rows_halves(d);
-		mw = minimum ? rows_halves(m) : dw;
-		for (size_t c = 0; c < cols; c++) {
-			__m128i i = rows_sums(sum[c]);
-			__m128 dx = _mm_set1_ps(x[c]->d);
-
-			i = _mm_sub_epi32(i, _mm_set1_epi32(offset * x[c]->sum));
-			acc[c] = _mm_fmadd_ps(_mm_mul_ps(dw, dx), _mm_cvtepi32_ps(i), acc[c]);
-			if (minimum)
-				acc[c] = _mm_fmadd_ps(
-					_mm_mul_ps(mw, dx), _mm_set1_ps((float)x[c]->sum), acc[c]);
-		}
+		i = _mm_sub_epi32(rows_sums(sum), _mm_set1_epi32(offset * x->sum));
+		acc = _mm_fmadd_ps(_mm_mul_ps(rows_halves(d), dx), _mm_cvtepi32_ps(i), acc);
+		if (type == KERNELS_Q4_1 || type == KERNELS_Q5_1)
+			acc = _mm_fmadd_ps(
+				_mm_mul_ps(rows_halves(m), dx), _mm_set1_ps((float)x->sum), acc);
 	}
-	for (size_t c = 0; c < cols; c++)
-		rows_store(t, out + c * p->out_stride, acc[c]);
+	rows_store(t, out, acc);
 }
-
-INLINE void rows_tile(uint32_t type, size_t bytes, const struct kernels_product *p,
-	const struct rows_piece *t, size_t c, size_t cols, float *out)
-{
-	if (type >= KERNELS_Q2_K)
-		rows_large(type, bytes, p, t, c, cols, out);
-	else
-		rows_small(type, bytes, p, t, c, cols, out);
-}
-
-INLINE void rows_columns(uint32_t type, size_t bytes, const struct kernels_product *p)
-{
-	struct rows_piece t = {.stride = p->w_stride};
-
-	for (size_t r = 0; r < p->rows; r += 4) {
-		size_t left = p->rows - r, c = 0;
-
-		t.rows = left < 4 ? left : 4;
-		t.ahead = left >= 8 ? (const uint8_t *)p->w + (r + 4) * p->w_stride : NULL;
-		for (size_t k = 0; k < 4; k++)
-			t.w[k] = (const uint8_t *)p->w +
-				 (r + (k < t.rows ? k : t.rows - 1)) * p->w_stride;
-		for (; c + 4 <= p->cols; c += 4) {
-			rows_tile(type, bytes, p, &t, c, 4, p->out + c * p->out_stride + r);
-			t.ahead = NULL;
-		}
-		for (; c < p->cols; c++)
-			rows_tile(type, bytes, p, &t, c, 1, p->out + c * p->out_stride + r);
-	}
-}
-
-/* Columns that stay in the second cache while all rows pass by. */
-#define ROWS_COLS 64
 
 INLINE void rows_product(uint32_t type, size_t bytes, const struct kernels_product *p)
 {
-	struct kernels_product q = *p;
+	struct rows_piece t;
 
-	for (size_t c = 0; c < p->cols; c += ROWS_COLS) {
-		q.cols = p->cols - c < ROWS_COLS ? p->cols - c : ROWS_COLS;
-		q.x = (const uint8_t *)p->x + c * p->x_stride;
-		q.out = p->out + c * p->out_stride;
-		rows_columns(type, bytes, &q);
+	for (size_t r = 0; r < p->rows; r += 4) {
+		t.rows = p->rows - r < 4 ? p->rows - r : 4;
+		for (size_t k = 0; k < 4; k++)
+			t.w[k] = (const uint8_t *)p->w +
+				 (r + (k < t.rows ? k : t.rows - 1)) * p->w_stride;
+		for (size_t c = 0; c < p->cols; c++) {
+			const void *x = (const uint8_t *)p->x + c * p->x_stride;
+			float *out = p->out + c * p->out_stride + r;
+
+			if (type >= KERNELS_Q2_K)
+				rows_large(type, bytes, p->n / 256, &t, x, out);
+			else
+				rows_small(type, bytes, p->n / 32, &t, x, out);
+		}
 	}
 }
 

@@ -5,8 +5,7 @@
 /* clang-format off */
 #define FLOATS(type)                                                                               \
 	{avx2_product_##type, "vfmadd", 1, 4, 1}, {avx2_product_##type, "vfmadd", 4, 4, 4}
-#define CODES(type)                                                                                \
-	{avx2_product_##type, "vpmaddubsw", 1, 4, 1}, {avx2_product_##type, "vpmaddubsw", 4, 4, 4}
+#define CODES(type) {avx2_product_##type, "vpmaddubsw", 1, 4, 1}
 #define PACKED(type)                                                                               \
 	{avx2_packed_##type, "vpmaddubsw", 1, 16, 1}, {avx2_packed_##type, "vpmaddubsw", 2, 16, 3}
 
