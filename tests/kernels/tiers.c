@@ -103,9 +103,9 @@ static void test_own(void **unused)
 		const struct kernels_format *f = kernels_format(type);
 
 		assert_int_equal(f && f->product, tier->product[type] != NULL);
-		/* AVX-VNNI has products of packed weights only, AMX and I8MM no floats. */
+		/* AVX-VNNI and AMX have products of packed weights only, I8MM no floats. */
 		if (below && f && f->product && tier->tier != KERNELS_AVXVNNI &&
-			((tier->tier != KERNELS_AMX && tier->tier != KERNELS_I8MM) || f->block > 1))
+			tier->tier != KERNELS_AMX && (tier->tier != KERNELS_I8MM || f->block > 1))
 			assert_true(tier->product[type] != below->product[type]);
 	}
 	assert_true(tier == ref || tier->attention != ref->attention);

@@ -2,22 +2,12 @@
 #pragma once
 
 /*
- * The AMX int8 tier (internal to kernels/x86): products of quantised weights with many columns.
+ * The AMX int8 tier (internal to kernels/x86): products of packed weights with many columns.
  * Everything else is the VNNI tier's.  Contracts as in struct kernels.
  */
 
 #include "kernels.h"
 
-void amx_product_q4_0(const struct kernels_product *p);
-void amx_product_q4_1(const struct kernels_product *p);
-void amx_product_q5_0(const struct kernels_product *p);
-void amx_product_q5_1(const struct kernels_product *p);
-void amx_product_q8_0(const struct kernels_product *p);
-void amx_product_q4_k(const struct kernels_product *p);
-void amx_product_q5_k(const struct kernels_product *p);
-void amx_product_q6_k(const struct kernels_product *p);
-
-/* Packed weights. */
 void amx_packed_q4_0(const struct kernels_product *p);
 void amx_packed_q4_1(const struct kernels_product *p);
 void amx_packed_q5_0(const struct kernels_product *p);

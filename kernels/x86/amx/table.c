@@ -6,12 +6,12 @@
 /* clang-format off */
 /* Few columns: the VNNI tier's. */
 #define FEW(type, turned)                                                                          \
-	{amx_product_##type, "vpdpbusd", 1, 4, 1}, {amx_product_##type, "vpdpbusd", 2, 4, 2},      \
-	{amx_product_##type, "vpdpbusd", turned, 16, 4}
-#define SMALL(type) FEW(type, 3), {amx_product_##type, "tdpbssd", 16, 16, 16}
+	{vnni_product_##type, "vpdpbusd", 1, 4, 1}, {vnni_product_##type, "vpdpbusd", 2, 4, 2},      \
+	{vnni_product_##type, "vpdpbusd", turned, 16, 4}
+#define SMALL(type) FEW(type, 3), {vnni_product_##type, "tdpbssd", 16, 16, 16}
 #define LARGE(type, turned)                                                                        \
-	FEW(type, turned), {amx_product_##type, "tdpbsud", 9, 16, 16},                             \
-	{amx_product_##type, "tdpbsud", 17, 16, 32}
+	FEW(type, turned), {vnni_product_##type, "tdpbsud", 9, 16, 16},                             \
+	{vnni_product_##type, "tdpbsud", 17, 16, 32}
 #define PACKED(type)                                                                               \
 	{amx_packed_##type, "vpdpbusd", 1, 16, 1}, {amx_packed_##type, "vpdpbusd", 2, 16, 4},      \
 	{amx_packed_##type, "vpdpbusd", 5, 32, 4}
@@ -38,14 +38,14 @@ const struct kernels kernels_tier_amx = {
 			[KERNELS_F32] = vnni_product_f32,
 			[KERNELS_F16] = vnni_product_f16,
 			[KERNELS_BF16] = vnni_product_bf16,
-			[KERNELS_Q4_0] = amx_product_q4_0,
-			[KERNELS_Q4_1] = amx_product_q4_1,
-			[KERNELS_Q5_0] = amx_product_q5_0,
-			[KERNELS_Q5_1] = amx_product_q5_1,
-			[KERNELS_Q8_0] = amx_product_q8_0,
-			[KERNELS_Q4_K] = amx_product_q4_k,
-			[KERNELS_Q5_K] = amx_product_q5_k,
-			[KERNELS_Q6_K] = amx_product_q6_k,
+			[KERNELS_Q4_0] = vnni_product_q4_0,
+			[KERNELS_Q4_1] = vnni_product_q4_1,
+			[KERNELS_Q5_0] = vnni_product_q5_0,
+			[KERNELS_Q5_1] = vnni_product_q5_1,
+			[KERNELS_Q8_0] = vnni_product_q8_0,
+			[KERNELS_Q4_K] = vnni_product_q4_k,
+			[KERNELS_Q5_K] = vnni_product_q5_k,
+			[KERNELS_Q6_K] = vnni_product_q6_k,
 		},
 	.product_packed =
 		{
