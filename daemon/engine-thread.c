@@ -12,6 +12,7 @@
 
 #include "clock.h"
 #include "fd.h"
+#include "num.h"
 
 /* A message that comes while only reads are awaited is seen after at most so long. */
 #define ENGINE_THREAD_WAIT (2 * CLOCK_NS_PER_MS)
@@ -49,7 +50,7 @@ static int engine_thread_progress(void *arg, enum engine_phase phase, uint64_t d
 
 	if (all)
 		percent += (unsigned)((double)(end[phase] - begin[phase]) *
-				      ((double)done / (double)all));
+				      ((double)num_min(done, all) / (double)all));
 	atomic_fetch_add(&t->beat, 1);
 	atomic_store(&t->phase, (unsigned)phase);
 	if (atomic_exchange(&t->percent, percent) != percent)

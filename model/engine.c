@@ -301,7 +301,7 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 		.dense_ns = e->dense_ns,
 		.memory_ns = e->memory_ns,
 		.dense_bytes = e->dense_bytes,
-		.arena_bytes = mem_arena_size(e->arena),
+		.arena_bytes = e->memory.all,
 		.times = times,
 		.given_bytes = get(&c->given),
 		.direct = e->file.direct,

@@ -101,7 +101,9 @@ void drive_start(struct drive *d, const struct drive_how *how)
 	set_slots(d, how);
 	if (engine_start(&d->engine, &config, &err) < 0)
 		fail_msg("%s", err.text);
-	assert_int_equal(engine_fill(d->engine, how->cache == DRIVE_RESIDENT), 0);
+	if (!how->bare)
+		assert_int_equal(engine_fill(d->engine, how->cache == DRIVE_RESIDENT), 0);
+	d->background = how->background;
 }
 
 void drive_stop(struct drive *d)
@@ -222,6 +224,9 @@ static void run_group(struct drive *d, struct run *runs, size_t n, uint32_t chun
 
 		for (unsigned c = 0; c < ENGINE_CONTEXTS; c++)
 			r[c] = turn(&sides[c], d, c, runs, n, most[c]);
+		if (d->background)
+			assert_in_range(
+				engine_background(d->engine, true), ENGINE_IDLE, ENGINE_WAITING);
 		if (r[ENGINE_LIVE] == ENGINE_IDLE && r[ENGINE_BULK] == ENGINE_IDLE)
 			break;
 		if (r[ENGINE_LIVE] != ENGINE_MORE && r[ENGINE_BULK] != ENGINE_MORE)

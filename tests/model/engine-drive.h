@@ -33,6 +33,8 @@ struct drive_how {
 	enum engine_io io;
 	uint32_t threads;	 /* 0: 1 */
 	uint32_t experts, top_k; /* of online upcycling; 0: none */
+	bool bare;		 /* nothing is awaited at the start but the start */
+	bool background;	 /* engine_background() between tiles */
 	int (*io_new)(void *arg, struct io **ret, const int *fds, size_t n, struct error *err);
 	void *io_new_arg;
 };
@@ -42,6 +44,7 @@ struct drive {
 	struct desc *desc;
 	struct plan plan;
 	struct engine *engine;
+	bool background;
 };
 
 struct drive_text {
