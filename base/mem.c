@@ -71,22 +71,24 @@ int mem_arena_reserve(struct mem_arena **ret, size_t size, unsigned flags, struc
 {
 	struct mem_arena *a;
 	uint64_t rounded;
+	void *map;
 	int r;
 
 	if (!num_align(size, MEM_HUGE_PAGE, &rounded) || rounded > SIZE_MAX - MEM_HUGE_PAGE)
 		return error_set(err, -ERANGE, "an arena of %zu bytes is too large", size);
-	a = calloc(1, sizeof *a + rounded / MEM_HUGE_PAGE * sizeof a->here[0]);
-	if (!a)
-		return error_errno(err, -ENOMEM, "cannot reserve %zu MiB of memory", size >> 20);
-	a->size = rounded;
-	a->map_size = rounded + MEM_HUGE_PAGE;
-	a->map = mmap(NULL, a->map_size, PROT_READ | PROT_WRITE,
+	map = mmap(NULL, rounded + MEM_HUGE_PAGE, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (a->map == MAP_FAILED) {
-		r = error_errno(err, -errno, "cannot reserve %zu MiB of address space", size >> 20);
-		free(a);
-		return r;
+	if (map == MAP_FAILED)
+		return error_errno(
+			err, -errno, "cannot reserve %zu MiB of address space", size >> 20);
+	a = calloc(1, sizeof *a + rounded / MEM_HUGE_PAGE * sizeof a->here[0]);
+	if (!a) {
+		(void)munmap(map, rounded + MEM_HUGE_PAGE);
+		return error_errno(err, -ENOMEM, "cannot reserve %zu MiB of memory", size >> 20);
 	}
+	a->map = map;
+	a->map_size = rounded + MEM_HUGE_PAGE;
+	a->size = rounded;
 	a->base = (char *)num_align_up((uintptr_t)a->map, MEM_HUGE_PAGE);
 	/* Advice: without it the arena is slower, dumped, or counted twice in a fork; not wrong. */
 	(void)madvise(a->base, a->size, MADV_HUGEPAGE);

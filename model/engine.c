@@ -272,6 +272,7 @@ void engine_drop(struct engine *e, struct engine_seq *s)
 void engine_stats(const struct engine *e, struct engine_stats *ret)
 {
 	const struct engine_counters *c = &e->counters;
+	bool locks = mem_arena_is_locked(e->arena);
 	struct engine_times times;
 
 	engine_clock_read(&e->clock, &times);
@@ -295,9 +296,9 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 		.experts = get(&c->experts),
 		.ready = get(&c->ready),
 		.ready_bytes = get(&c->ready_bytes),
-		.locked_bytes = mem_arena_locked(e->arena),
+		.locked_bytes = locks ? e->memory.all - get(&c->given) : 0,
 		.taken_bytes = mem_arena_taken(e->arena),
-		.locks = mem_arena_is_locked(e->arena),
+		.locks = locks,
 		.dense_ns = e->dense_ns,
 		.memory_ns = e->memory_ns,
 		.dense_bytes = e->dense_bytes,

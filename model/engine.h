@@ -215,7 +215,7 @@ struct engine_stats {
 	uint64_t slots, slots_used;
 	uint64_t experts, ready; /* distinct ones; those in slots, whole */
 	uint64_t ready_bytes;	 /* of their extents */
-	uint64_t locked_bytes, arena_bytes;
+	uint64_t locked_bytes, arena_bytes; /* locked as soon as they are taken; all */
 	uint64_t taken_bytes;	      /* of the arena: pages that are there */
 	uint64_t given_bytes;	      /* of the slots: back to the system, or not to be had */
 	uint64_t dense_ns, memory_ns; /* of the start: weights read, least memory taken */
