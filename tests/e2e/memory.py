@@ -96,6 +96,9 @@ def run(programs, directory, moe, limit, group_limit, options, what):
             service.expect(status["cache"]["misses"] > status["cache"]["slots"],
                            f"{what}: nothing was evicted")
             locked = status["locked_bytes"] == status["arena_bytes"]
+            # The peak is to be that of all memory, which comes after the start.
+            service.wait_for(lambda: (lambda s: s["taken_bytes"] == s["arena_bytes"])(
+                daemon.status()), f"{what}: not all memory is taken")
             cache = group.cache()
             service.equal(daemon.stop(), 0, f"{what}: exit status")
         peak = int(group.read(group.peak))

@@ -59,9 +59,9 @@ def routed(answers, k, how):
     return sets
 
 
-def floor_of(path, ids):
+def floor_of(path, ids, *options):
     """The smallest memory, as the refusal of a smaller one names it."""
-    done = subprocess.run([MOE_MODEL, "eval", path, "--prompts", ids, "--memory", "1M"],
+    done = subprocess.run([MOE_MODEL, "eval", path, "--prompts", ids, "--memory", "1M", *options],
                           capture_output=True, text=True, stdin=subprocess.DEVNULL)
     named = re.search(r"\((\d+) bytes\)", done.stderr)
     if done.returncode != 1 or not named:
@@ -95,7 +95,8 @@ def main():
             runs = {
                 "ample": ((), None),
                 "smallest cache": (("--memory", small), None),
-                "smallest cache, batch": (("--memory", small, "--batch"), None),
+                "smallest cache, batch":
+                    (("--memory", floor_of(path, ids, "--batch"), "--batch"), None),
                 "smallest cache, chunks of 3": (("--memory", small, "--chunk", "3"), None),
                 "smallest cache, one thread, pread":
                     (("--memory", small, "--threads", "1", "--io", "pread"), None),
