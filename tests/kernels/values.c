@@ -347,11 +347,24 @@ static void check_ways(const struct kernels *k, uint32_t type, bool packed)
 	assert_ptr_equal(kernels_way(k, type, packed, SIZE_MAX), last);
 }
 
+/* A tier tells of its own products, whatever others make of them. */
+static void check_owner(const struct kernels *k, const struct kernels *other)
+{
+	for (const struct kernels_way *a = k->ways; a->product; a++) {
+		for (const struct kernels_way *b = other->ways; b->product; b++)
+			assert_ptr_not_equal(a->product, b->product);
+	}
+}
+
 static void test_ways(void **unused)
 {
 	for (int i = KERNELS_SCALAR; i < KERNELS_TIER_MAX; i++) {
 		const struct kernels *k = kernels_get((enum kernels_tier)i);
 
+		for (int j = KERNELS_SCALAR; k && j < i; j++) {
+			if (kernels_get((enum kernels_tier)j))
+				check_owner(k, kernels_get((enum kernels_tier)j));
+		}
 		for (uint32_t type = 0; k && type < KERNELS_TYPE_MAX; type++) {
 			if (k->product[type])
 				check_ways(k, type, false);

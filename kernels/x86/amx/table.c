@@ -5,26 +5,18 @@
 
 /* clang-format off */
 /* Few columns: the VNNI tier's. */
-#define FEW(type, turned)                                                                          \
-	{vnni_product_##type, "vpdpbusd", 1, 4, 1}, {vnni_product_##type, "vpdpbusd", 2, 4, 2},      \
-	{vnni_product_##type, "vpdpbusd", turned, 16, 4}
-#define SMALL(type) FEW(type, 3), {vnni_product_##type, "tdpbssd", 16, 16, 16}
-#define LARGE(type, turned)                                                                        \
-	FEW(type, turned), {vnni_product_##type, "tdpbsud", 9, 16, 16},                             \
-	{vnni_product_##type, "tdpbsud", 17, 16, 32}
-#define PACKED(type)                                                                               \
-	{amx_packed_##type, "vpdpbusd", 1, 16, 1}, {amx_packed_##type, "vpdpbusd", 2, 16, 4},      \
-	{amx_packed_##type, "vpdpbusd", 5, 32, 4}
-#define PACKED_SMALL(type) PACKED(type), {amx_packed_##type, "tdpbssd", 12, 16, 16}
-#define PACKED_LARGE(type)                                                                         \
-	PACKED(type), {amx_packed_##type, "tdpbsud", 8, 16, 16},                                   \
+#define FEW(type)                                                                                  \
+	{amx_packed_##type, "vpdpbusd", 1, 16, 1}, {amx_packed_##type, "vpdpbusd", 2, 16, 4}
+#define SMALL(type)                                                                                \
+	FEW(type), {amx_packed_##type, "vpdpbusd", 5, 32, 4},                                      \
+	{amx_packed_##type, "tdpbssd", 12, 16, 16}
+#define LARGE(type)                                                                                \
+	FEW(type), {amx_packed_##type, "tdpbsud", 5, 16, 16},                                      \
 	{amx_packed_##type, "tdpbsud", 17, 16, 32}
 
 static const struct kernels_way ways[] = {
 	SMALL(q4_0), SMALL(q4_1), SMALL(q5_0), SMALL(q5_1), SMALL(q8_0),
-	LARGE(q4_k, 3), LARGE(q5_k, 3), LARGE(q6_k, 5),
-	PACKED_SMALL(q4_0), PACKED_SMALL(q4_1), PACKED_SMALL(q5_0), PACKED_SMALL(q5_1),
-	PACKED_SMALL(q8_0), PACKED_LARGE(q4_k), PACKED_LARGE(q5_k), PACKED_LARGE(q6_k),
+	LARGE(q4_k), LARGE(q5_k), LARGE(q6_k),
 	{0},
 };
 /* clang-format on */
