@@ -102,7 +102,7 @@ with tempfile.TemporaryDirectory(dir="/var/tmp" if os.access("/var/tmp", os.W_OK
               "--model", path)
     done = run(*common, "--only", "limits,prefill,decode,sequences,union", "--rounds", "2",
                "--prefill", "16", "--contexts", "0,100", "--sequences", "2", "--tokens", "128",
-               "--retries", "0", "--save", saved)
+               "--retries", "0", "--sweep", "32M", "--save", saved)
     expect(done.returncode == 0, f"status {done.returncode}: {done.stderr}")
     check(json.loads(done.stdout), gguf.Model(path))
     again = run("--from", saved)
