@@ -31,12 +31,19 @@ class Measurer:
         for pid in watch:
             extra += ["--watch", str(pid)]
         measure = [sys.executable, os.path.join(HERE, "measure.py")]
-        done = subprocess.run([*self.under, *measure, *extra, "--", *command], text=True,
-                              capture_output=True, stdin=subprocess.DEVNULL)
+        child = subprocess.Popen([*self.under, *measure, *extra, "--", *command], text=True,
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE, start_new_session=True)
         try:
-            result = json.loads(done.stdout)
+            out, err = child.communicate()
+        except BaseException:
+            os.killpg(child.pid, signal.SIGTERM)
+            child.wait()
+            raise
+        try:
+            result = json.loads(out)
         except ValueError:
-            raise Fault(f"cannot measure '{command[0]}': {done.stderr.strip()[-300:]}") from None
+            raise Fault(f"cannot measure '{command[0]}': {err.strip()[-300:]}") from None
         if result["status"]:
             raise Fault(f"'{shlex.join(command)}' ended with {result['status']}: "
                         f"{result['stderr'].strip()[-300:]}")

@@ -33,11 +33,13 @@ def process_busy(pid):
 
 def spin(cpu):
     """A neighbour that always wants this processor."""
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid == 0:
         os.sched_setaffinity(0, {cpu})
-        while True:
-            pass
+        while os.getppid() == parent:
+            for _ in range(100000):
+                pass
+        os._exit(0)
     return pid
 
 

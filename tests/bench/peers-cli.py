@@ -85,7 +85,7 @@ def check(figures, model):
     expect(row(results, "peak")["engines"]["moed"]["median"] > 1 << 20, "peak memory")
     engine = figures["engines"]["made up"]
     expect("--two words" in engine["commands"]["prefill"], f"commands: {engine}")
-    expect("-gp 100,128" in engine["commands"]["decode"], f"commands: {engine}")
+    expect("-gp 100,512" in engine["commands"]["decode"], f"commands: {engine}")
 
 
 with tempfile.TemporaryDirectory(dir="/var/tmp" if os.access("/var/tmp", os.W_OK) else None) as d:
@@ -101,7 +101,7 @@ with tempfile.TemporaryDirectory(dir="/var/tmp" if os.access("/var/tmp", os.W_OK
     common = ("--build", sys.argv[1], "--peers", ini, "--directory", f"made up={d}",
               "--model", path)
     done = run(*common, "--only", "limits,prefill,decode,sequences,union", "--rounds", "2",
-               "--prefill", "16", "--contexts", "0,100", "--sequences", "2", "--tokens", "128",
+               "--prefill", "16", "--contexts", "0,100", "--sequences", "2", "--tokens", "512",
                "--retries", "0", "--sweep", "32M", "--save", saved)
     expect(done.returncode == 0, f"status {done.returncode}: {done.stderr}")
     check(json.loads(done.stdout), gguf.Model(path))

@@ -63,7 +63,9 @@ class Run:
             self.against_limits(row)
             rows.append(row)
         self.against_quiet(rows)
-        return rows
+        order = list(TITLES)
+        return sorted(rows, key=lambda row: (order.index(title_key(row)),
+                                             *(row.get(k, 0) for k in KEYS if k != "memory")))
 
     @staticmethod
     def compare(row):
@@ -137,10 +139,14 @@ def percent(value):
 
 
 TITLES = {"prefill": "prefill, {tokens} tokens", "ttft": "first token of {ttft_tokens}",
-          "decode": "decode after {context}", "sequences": "{sequences} sequences, together",
+          "decode": "decode after {context}", "sequences": "sequences together: {sequences}",
           "neighbour": "decode, another process on one CPU", "peak": "peak memory",
           "dispatch": "64 near-empty layers"}
 UNITS = {"tokens_per_s": "tokens/s", "ttft_ms": "ms", "bytes": "GB", "us_per_layer": "us a layer"}
+
+
+def title_key(row):
+    return "ttft" if "ttft_tokens" in row else row["test"]
 
 
 def of_limit(row):
@@ -164,7 +170,7 @@ def table(run):
             one = row["engines"].get(engine)
             scale = 1e9 if unit == "bytes" else 1
             cells.append(number(one["median"] / scale) if one else "")
-        title = TITLES[row["test"] if "ttft_tokens" not in row else "ttft"].format(**row)
+        title = TITLES[title_key(row)].format(**row)
         ratio = f"{row['ratio']:.2f}x" if "ratio" in row else ""
         lines.append("| " + " | ".join([title, UNITS.get(unit, unit), *cells, ratio,
                                         of_limit(row)]) + " |")
