@@ -89,7 +89,9 @@ struct part {
 
 /*
  * Integers as the low bits of floats: MAGIC + i is the float 1.5 * 2^23 + i while |i| <= 2^22, and
- * with a larger exponent the float 8 * (1.5 * 2^23 + i), or 256 *.
+ * with a larger exponent the float 8 * (1.5 * 2^23 + i), or 256 *.  Sums of minima are at most
+ * 8 * 63 * 32 * 127 < 2^22 too.  It is one instruction more than to convert, but on a port that has
+ * time.
  */
 #define MAGIC 0x4b400000
 #define MAGIC_8 0x4cc00000
@@ -669,7 +671,7 @@ INLINE void product(uint32_t type, const struct kernels_product *p,
 	size_t cols = ((p->cols + chunks - 1) / chunks + 31) / 32 * 32;
 	struct kernels_product part = *p;
 
-	if (p->cols < FROM) {
+	if (p->cols < FROM || !p->rows) {
 		few(p);
 		return;
 	}
