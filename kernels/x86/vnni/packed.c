@@ -34,17 +34,19 @@
 
 /*
  * How far ahead of their use weights are asked for, a line at a time, into the second cache.  Two
- * threads read Q4_K at 96% of the limit with 7 KB ahead and at 93% with 2 KB; at 84% without, and
- * at 55 to 80% where all lines of a block are asked for at once.
+ * threads that read 36 GB/s at most take Q4_K at 34 with 2 KB ahead and 31 to 33 with more, Q6_K at
+ * 26 and 30 with 7 KB; without any Q4_K at 26, with all lines of a block at once at 18 to 26.
  */
-#define AHEAD 6912
+#define AHEAD 2048
+#define AHEAD_FAR 6912
 
 /* Columns whose accumulators stay in the first cache, and they in the second. */
 #define MANY_COLS 128
 
-INLINE void ahead(const uint8_t *line)
+INLINE void ahead(uint32_t type, const uint8_t *line)
 {
-	_mm_prefetch((const char *)line + AHEAD, _MM_HINT_T1);
+	/* Written out, so that compilers leave each where it is. */
+	__asm__ volatile("prefetcht1 %0" ::"m"(line[type >= KERNELS_Q5_K ? AHEAD_FAR : AHEAD]));
 }
 
 /* acc + four products of codes and activations in each lane; the intrinsic costs gcc copies. */
@@ -126,103 +128,83 @@ INLINE __m512 add_small(
 	return acc;
 }
 
-/* Column c of those that start at x, at block b. */
-INLINE const void *column(const struct kernels_product *p, uint32_t type, size_t c, size_t b)
+/* Column c at block b; the last one for those past it, whose results are thrown away. */
+INLINE const void *column(uint32_t type, const struct kernels_product *p, size_t c, size_t b)
 {
-	return (const uint8_t *)p->x + c * p->x_stride +
+	return (const uint8_t *)p->x + (c < p->cols ? c : p->cols - 1) * p->x_stride +
 	       b * (type >= KERNELS_Q2_K ? sizeof(struct kernels_q256)
 					 : sizeof(struct kernels_q32));
 }
 
-INLINE void few_large_block(uint32_t type, bool calm, int cols, const struct packed_at *at,
-	const struct kernels_q256 *const x[], __m512 acc[])
+/* Sub-blocks, two at once, in pieces whose sums `scaled` takes. */
+INLINE void few_large_sums(uint32_t type, bool calm, int cols, const uint8_t *words,
+	const struct tile *t, const struct kernels_q256 *const x[], __m512i sum[])
 {
 	const int n = packed_sub(type), step = calm && type == KERNELS_Q5_K ? 4 : n;
-	const int lines = (int)packed_bytes(type) / 4;
-	__m512i sum[4];
-	struct tile t;
+	/* Bytes of a piece, and its lines: asked for one after the other, as memory likes it. */
+	const int bytes = (int)packed_bytes(type) * step / 2, lines = (bytes + 63) / 64;
 
-	packed_header(type, at, &t);
-	UNROLL for (int c = 0; c < cols; c++) sum[c] = _mm512_setzero_si512();
-	UNROLL for (int i = 0; i < 32; i += step)
-	{
+	for (int i = 0; i < 32; i += step) {
 		__m512i low[4], high[4];
 		int next, j = packed_sub_of(type, i / n, &next);
 
-		UNROLL for (int c = 0; c < cols; c++)
-		{
+		EACH (c, cols) {
 			low[c] = high[c] = _mm512_setzero_si512();
 			if (type == KERNELS_Q6_K) {
 				low[c] = _mm512_set1_epi32(-32 * x[c]->sums[j]);
 				high[c] = _mm512_set1_epi32(-32 * x[c]->sums[j + next]);
 			}
 		}
-		UNROLL for (int k = i; k < i + step; k++)
-		{
+		EACH (k, step) {
+			const int at = i % n + k;
 			__m512i a, b;
 
-			ahead(at->words + 64 * k);
-			if (k < lines - 32)
-				ahead(at->words + 64 * (k + 32));
-			packed_codes(type, at->words, k, &a, &b);
-			UNROLL for (int c = 0; c < cols; c++)
-			{
-				low[c] = dot(low[c], a, four(x[c]->q, j * n + k % n));
-				high[c] = dot(high[c], b, four(x[c]->q, (j + next) * n + k % n));
+			EACH (l, (k + 1) * lines / step - k * lines / step)
+				ahead(type, words + i / step * bytes + 64 * (k * lines / step + l));
+			packed_codes(type, words, i + k, &a, &b);
+			EACH (c, cols) {
+				low[c] = dot(low[c], a, four(x[c]->q, j * n + at));
+				high[c] = dot(high[c], b, four(x[c]->q, (j + next) * n + at));
 			}
 		}
-		UNROLL for (int c = 0; c < cols; c++)
-		{
-			sum[c] = scaled(type, calm, sum[c], low[c], t.scale[j]);
-			sum[c] = scaled(type, calm, sum[c], high[c], t.scale[j + next]);
+		EACH (c, cols) {
+			sum[c] = scaled(type, calm, sum[c], low[c], t->scale[j]);
+			sum[c] = scaled(type, calm, sum[c], high[c], t->scale[j + next]);
 		}
 	}
-	UNROLL for (int c = 0; c < cols; c++) acc[c] = add_large(type, &t, x[c], sum[c], acc[c]);
 }
 
-/* A tile by up to 4 columns from c0 on. */
-INLINE void few_large(uint32_t type, int cols, const struct kernels_product *p, const uint8_t *w,
-	size_t c0, float *out)
+INLINE void few_large(uint32_t type, int cols, const struct packed_at *at,
+	const struct kernels_q256 *const x[], __m512 acc[])
 {
-	const size_t blocks = p->n / 256;
-	__m512 acc[4];
+	__m512i sum[4];
+	struct tile t;
 
-	for (int c = 0; c < cols; c++)
-		acc[c] = _mm512_setzero_ps();
-	for (size_t b = 0; b < blocks; b++) {
-		const struct packed_at at = packed_column(type, w, blocks, b);
-		const struct kernels_q256 *x[4];
-
-		for (int c = 0; c < cols; c++)
-			x[c] = column(p, type, c0 + (size_t)c, b);
-		if (is_calm(x, cols))
-			few_large_block(type, true, cols, &at, x, acc);
-		else
-			few_large_block(type, false, cols, &at, x, acc);
-	}
-	for (int c = 0; c < cols; c++)
-		_mm512_storeu_ps(out + (c0 + (size_t)c) * p->out_stride, acc[c]);
+	packed_header(type, at, &t);
+	EACH (c, cols)
+		sum[c] = _mm512_setzero_si512();
+	if (is_calm(x, cols))
+		few_large_sums(type, true, cols, at->words, &t, x, sum);
+	else
+		few_large_sums(type, false, cols, at->words, &t, x, sum);
+	EACH (c, cols)
+		acc[c] = add_large(type, &t, x[c], sum[c], acc[c]);
 }
 
-INLINE void few_small_block(uint32_t type, int cols, const struct packed_at *at,
-	const struct kernels_product *p, size_t c0, size_t b, __m512 acc[])
+INLINE void few_small(uint32_t type, int cols, const struct packed_at *at,
+	const struct kernels_q32 *const x[], __m512 acc[])
 {
 	const int words = type == KERNELS_Q8_0 ? 8 : 4;
-	const struct kernels_q32 *x[4];
-	__m512i sum[4];
 	__m512 d, m = _mm512_setzero_ps();
+	__m512i sum[4];
 
-	UNROLL for (int c = 0; c < cols; c++)
-	{
-		x[c] = column(p, type, c0 + (size_t)c, b);
+	EACH (c, cols)
 		sum[c] = _mm512_set1_epi32(-offset_of(type) * x[c]->sum);
-	}
 	if (offset_of(type))
 		d = packed_d(at);
 	else
 		packed_factors(at->words, &d, &m);
-	UNROLL for (int k = 0; k < words; k++)
-	{
+	EACH (k, words) {
 		__m512i low, high;
 
 		if (type == KERNELS_Q8_0)
@@ -230,68 +212,64 @@ INLINE void few_small_block(uint32_t type, int cols, const struct packed_at *at,
 				packed_word(at->words, k), _mm512_set1_epi8((char)0x80));
 		else
 			packed_codes(type, at->words, k, &low, &high);
-		UNROLL for (int c = 0; c < cols; c++)
-		{
+		EACH (c, cols) {
 			sum[c] = dot(sum[c], low, four(x[c]->q, k));
 			if (type != KERNELS_Q8_0)
 				sum[c] = dot(sum[c], high, four(x[c]->q, k + 4));
 		}
 	}
-	UNROLL for (int c = 0; c < cols; c++) acc[c] = add_small(type, d, m, x[c], sum[c], acc[c]);
+	EACH (c, cols)
+		acc[c] = add_small(type, d, m, x[c], sum[c], acc[c]);
 }
 
-/* Two blocks at once: d of both lies in the same words. */
-INLINE void few_small(uint32_t type, int cols, const struct kernels_product *p, const uint8_t *w,
-	size_t c0, float *out)
+/* A tile by 1, 2 or 4 columns. */
+INLINE void few_tile(
+	uint32_t type, int cols, const struct kernels_product *p, const uint8_t *w, float *out)
 {
-	const size_t bytes = packed_bytes(type), blocks = p->n / 32;
+	const bool large = type >= KERNELS_Q2_K;
+	const int bytes = (int)packed_bytes(type) * (int)ROWS;
+	const size_t blocks = p->n / (large ? 256 : 32);
 	__m512 acc[4];
-	size_t b = 0;
 
-	for (int c = 0; c < cols; c++)
+	EACH (c, cols)
 		acc[c] = _mm512_setzero_ps();
-	for (; b + 2 <= blocks; b += 2) {
-		const struct packed_at first = packed_column(type, w, SIZE_MAX, b);
-		const struct packed_at second = packed_column(type, w, SIZE_MAX, b + 1);
+	for (size_t b = 0; b < blocks; b++) {
+		const struct packed_at at = packed_column(type, w, blocks, b);
+		const struct kernels_q256 *x[4];
+		const struct kernels_q32 *y[4];
 
-		UNROLL for (size_t i = 0; i < bytes / 2; i++) ahead(w + b * bytes * ROWS + 64 * i);
-		few_small_block(type, cols, &first, p, c0, b, acc);
-		few_small_block(type, cols, &second, p, c0, b + 1, acc);
+		EACH (c, cols) {
+			x[c] = column(type, p, (size_t)c, b);
+			y[c] = column(type, p, (size_t)c, b);
+		}
+		if (large) {
+			few_large(type, cols, &at, x, acc);
+			continue;
+		}
+		EACH (i, (bytes + 63) / 64)
+			ahead(type, w + b * (size_t)bytes + 64 * i);
+		few_small(type, cols, &at, y, acc);
 	}
-	if (b < blocks) {
-		const struct packed_at last = packed_column(type, w, blocks, b);
-
-		few_small_block(type, cols, &last, p, c0, b, acc);
-	}
-	for (int c = 0; c < cols; c++)
-		_mm512_storeu_ps(out + (c0 + (size_t)c) * p->out_stride, acc[c]);
-}
-
-INLINE void few_columns(uint32_t type, int cols, const struct kernels_product *p, size_t c0)
-{
-	for (size_t r = 0; r < p->rows; r += ROWS) {
-		const uint8_t *w = (const uint8_t *)p->w + r * p->w_stride;
-
-		if (type >= KERNELS_Q2_K)
-			few_large(type, cols, p, w, c0, p->out + r);
-		else
-			few_small(type, cols, p, w, c0, p->out + r);
-	}
+	EACH (c, cols)
+		if ((size_t)c < p->cols)
+			_mm512_storeu_ps(out + (size_t)c * p->out_stride, acc[c]);
 }
 
 INLINE void few(uint32_t type, const struct kernels_product *p)
 {
-	if (p->cols == 4)
-		few_columns(type, 4, p, 0);
-	else if (p->cols == 3)
-		few_columns(type, 3, p, 0);
-	else if (p->cols == 2)
-		few_columns(type, 2, p, 0);
-	else
-		few_columns(type, 1, p, 0);
+	for (size_t r = 0; r < p->rows; r += ROWS) {
+		const uint8_t *w = (const uint8_t *)p->w + r * p->w_stride;
+
+		if (p->cols == 1)
+			few_tile(type, 1, p, w, p->out + r);
+		else if (p->cols == 2)
+			few_tile(type, 2, p, w, p->out + r);
+		else
+			few_tile(type, 4, p, w, p->out + r);
+	}
 }
 
-/* Where `tiles` tiles meet up to MANY_COLS columns. */
+/* Where one or two tiles meet up to MANY_COLS columns. */
 struct many {
 	const struct kernels_product *p; /* of these rows and columns */
 	/* Of the columns and, so that they come in fours, some to throw away. */
@@ -299,8 +277,8 @@ struct many {
 	struct tile tile[2][2]; /* by tile, then by block where two are taken at once */
 };
 
-/* Two sub-blocks at once, in `step` words each. */
-INLINE void many_large(uint32_t type, bool calm, int tiles, int cols, struct tile t[2][2],
+/* A block of 4 columns: two sub-blocks at once, in `step` words each. */
+INLINE void many_large(uint32_t type, bool calm, int tiles, struct tile t[2][2],
 	const struct kernels_q256 *const x[], float (*acc)[2][ROWS])
 {
 	const int step = type == KERNELS_Q4_K ? 8 : 4;
@@ -308,51 +286,48 @@ INLINE void many_large(uint32_t type, bool calm, int tiles, int cols, struct til
 	int32_t start[4][16] __attribute__((aligned(64)));
 	__m512i sum[2][4];
 
-	UNROLL for (int c = 0; c < cols; c++)
-	{
-		UNROLL for (int i = 0; i < tiles; i++) sum[i][c] = _mm512_setzero_si512();
-		if (type == KERNELS_Q6_K)
+	EACH (c, 4) {
+		EACH (i, tiles)
+			sum[i][c] = _mm512_setzero_si512();
+		if (type == KERNELS_Q6_K) {
+			__m512i s =
+				_mm512_cvtepi16_epi32(_mm256_loadu_si256((const void *)x[c]->sums));
+
 			_mm512_store_si512(start[c],
-				_mm512_sub_epi32(_mm512_setzero_si512(),
-					_mm512_slli_epi32(_mm512_cvtepi16_epi32(_mm256_loadu_si256(
-								  (const void *)x[c]->sums)),
-						5)));
+				_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(s, 5)));
+		}
 	}
 	for (int j = 0; j < 64 / step; j += 2) {
 		__m512i part[2][2][4];
 
-		UNROLL for (int u = 0; u < 2; u++) UNROLL for (int c = 0; c < cols; c++)
-			UNROLL for (int i = 0; i < tiles; i++) part[u][i][c] =
-				type == KERNELS_Q6_K ? _mm512_set1_epi32(start[c][j + u])
-						     : _mm512_setzero_si512();
-		UNROLL for (int k = 0; k < step; k++) UNROLL for (int u = 0; u < 2; u++)
-			UNROLL for (int c = 0; c < cols; c++)
-		{
-			__m512i q = four(x[c]->q, (j + u) * step + k);
+		EACH (u, 2)
+			EACH (c, 4)
+				EACH (i, tiles)
+					part[u][i][c] = type == KERNELS_Q6_K
+								? _mm512_set1_epi32(start[c][j + u])
+								: _mm512_setzero_si512();
+		EACH (k, step)
+			EACH (u, 2)
+				EACH (c, 4) {
+					__m512i q = four(x[c]->q, (j + u) * step + k);
 
-			UNROLL for (int i = 0; i < tiles; i++) part[u][i][c] =
-				dot(part[u][i][c], t[i][0].q[(j + u) * step + k], q);
-		}
-		UNROLL for (int u = 0; u < 2; u++) UNROLL for (int c = 0; c < cols; c++)
-			UNROLL for (int i = 0; i < tiles; i++) sum[i][c] = scaled(type, calm,
-				sum[i][c], part[u][i][c], t[i][0].scale[(j + u) / each]);
+					EACH (i, tiles)
+						part[u][i][c] = dot(part[u][i][c],
+							t[i][0].q[(j + u) * step + k], q);
+				}
+		EACH (u, 2)
+			EACH (c, 4)
+				EACH (i, tiles)
+					sum[i][c] = scaled(type, calm, sum[i][c], part[u][i][c],
+						t[i][0].scale[(j + u) / each]);
 	}
-	UNROLL for (int c = 0; c < cols; c++) UNROLL for (int i = 0; i < tiles; i++)
-		_mm512_store_ps(acc[c][i],
-			add_large(type, &t[i][0], x[c], sum[i][c], _mm512_load_ps(acc[c][i])));
-}
+	EACH (c, 4)
+		EACH (i, tiles) {
+			__m512 a = _mm512_load_ps(acc[c][i]);
 
-/* Block b of 4 columns from c on. */
-INLINE void many_large_four(uint32_t type, int tiles, struct many *m, size_t c, size_t b)
-{
-	const struct kernels_q256 *x[4];
-
-	UNROLL for (size_t i = 0; i < 4; i++) x[i] =
-		column(m->p, type, c + i < m->p->cols ? c + i : m->p->cols - 1, b);
-	if (is_calm(x, 4))
-		many_large(type, true, tiles, 4, m->tile, x, m->acc + c);
-	else
-		many_large(type, false, tiles, 4, m->tile, x, m->acc + c);
+			a = add_large(type, &t[i][0], x[c], sum[i][c], a);
+			_mm512_store_ps(acc[c][i], a);
+		}
 }
 
 INLINE void many_tiles_large(uint32_t type, int tiles, struct many *m, const uint8_t *w)
@@ -363,43 +338,53 @@ INLINE void many_tiles_large(uint32_t type, int tiles, struct many *m, const uin
 		for (int i = 0; i < tiles; i++) {
 			const uint8_t *tile = w + (size_t)i * ROWS * m->p->w_stride;
 
-			UNROLL for (size_t k = 0; k < bytes; k += 64) ahead(tile + b * bytes + k);
+			for (size_t k = 0; k < bytes; k += 64)
+				ahead(type, tile + b * bytes + k);
 			packed_unpack(type, tile, blocks, b, &m->tile[i][0]);
 		}
-		for (size_t c = 0; c < m->p->cols; c += 4)
-			many_large_four(type, tiles, m, c, b);
+		for (size_t c = 0; c < m->p->cols; c += 4) {
+			const struct kernels_q256 *x[4];
+
+			EACH (i, 4)
+				x[i] = column(type, m->p, c + (size_t)i, b);
+			if (is_calm(x, 4))
+				many_large(type, true, tiles, m->tile, x, m->acc + c);
+			else
+				many_large(type, false, tiles, m->tile, x, m->acc + c);
+		}
 	}
 }
 
-/* `blocks` (one or two) blocks from b on, of 4 columns from c on. */
+/* One block, or two, from b on, of 4 columns from c0 on. */
 INLINE void many_small(uint32_t type, int tiles, int blocks, struct many *m, size_t c0, size_t b)
 {
 	const struct kernels_q32 *x[4][2];
 	__m512i sum[2][2][4];
 
-	UNROLL for (size_t c = 0; c < 4; c++) UNROLL for (size_t u = 0; u < (size_t)blocks; u++)
-	{
-		x[c][u] = column(m->p, type, c0 + c < m->p->cols ? c0 + c : m->p->cols - 1, b + u);
-		UNROLL for (int i = 0; i < tiles; i++) sum[u][i][c] =
-			_mm512_set1_epi32(-offset_of(type) * x[c][u]->sum);
-	}
-	UNROLL for (int k = 0; k < 8; k++) UNROLL for (int u = 0; u < blocks; u++)
-		UNROLL for (int c = 0; c < 4; c++)
-	{
-		__m512i q = four(x[c][u]->q, k);
+	EACH (c, 4)
+		EACH (u, blocks) {
+			x[c][u] = column(type, m->p, c0 + (size_t)c, b + (size_t)u);
+			EACH (i, tiles)
+				sum[u][i][c] = _mm512_set1_epi32(-offset_of(type) * x[c][u]->sum);
+		}
+	EACH (k, 8)
+		EACH (u, blocks)
+			EACH (c, 4) {
+				__m512i q = four(x[c][u]->q, k);
 
-		UNROLL for (int i = 0; i < tiles; i++) sum[u][i][c] =
-			dot(sum[u][i][c], m->tile[i][u].q[k], q);
-	}
-	UNROLL for (int c = 0; c < 4; c++) UNROLL for (int i = 0; i < tiles; i++)
-	{
-		float *to = m->acc[c0 + (size_t)c][i];
-		__m512 acc = _mm512_load_ps(to);
+				EACH (i, tiles)
+					sum[u][i][c] = dot(sum[u][i][c], m->tile[i][u].q[k], q);
+			}
+	EACH (c, 4)
+		EACH (i, tiles) {
+			float *to = m->acc[c0 + (size_t)c][i];
+			__m512 acc = _mm512_load_ps(to);
 
-		UNROLL for (int u = 0; u < blocks; u++) acc = add_small(
-			type, m->tile[i][u].d, m->tile[i][u].m, x[c][u], sum[u][i][c], acc);
-		_mm512_store_ps(to, acc);
-	}
+			EACH (u, blocks)
+				acc = add_small(type, m->tile[i][u].d, m->tile[i][u].m, x[c][u],
+					sum[u][i][c], acc);
+			_mm512_store_ps(to, acc);
+		}
 }
 
 INLINE void many_tiles_small(uint32_t type, int tiles, struct many *m, const uint8_t *w)
@@ -412,8 +397,8 @@ INLINE void many_tiles_small(uint32_t type, int tiles, struct many *m, const uin
 		for (int i = 0; i < tiles; i++) {
 			const uint8_t *tile = w + (size_t)i * ROWS * m->p->w_stride;
 
-			UNROLL for (size_t k = 0; k < 2 * bytes; k += 64)
-				ahead(tile + b * bytes + k);
+			for (size_t k = 0; k < 2 * bytes; k += 64)
+				ahead(type, tile + b * bytes + k);
 			for (int u = 0; u < n; u++)
 				packed_unpack(type, tile, blocks, b + (size_t)u, &m->tile[i][u]);
 		}
@@ -425,7 +410,7 @@ INLINE void many_tiles_small(uint32_t type, int tiles, struct many *m, const uin
 	}
 }
 
-/* The first tile, or two, of those of m->p. */
+/* One tile, or two, of m->p from row r on. */
 INLINE void many_tiles(uint32_t type, int tiles, struct many *m, size_t r)
 {
 	const uint8_t *w = (const uint8_t *)m->p->w + r * m->p->w_stride;

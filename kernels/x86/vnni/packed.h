@@ -12,11 +12,21 @@
 #include "quant.h"
 #include "turn.h"
 
-/* Arrays of registers stay registers only where no loop over them is left. */
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
+/*
+ * Written out, each: arrays of registers stay registers only where no loop is left over them.  Not
+ * so in builds with the address sanitizer, which take minutes to check every one.
+ */
+#ifdef __has_feature
+#if __has_feature(address_sanitizer)
+#define PACKED_CHECKED
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(PACKED_CHECKED)
+#define EACH(i, n) _Pragma("GCC unroll 1") for (int i = 0; i < (n); i++)
+#elif defined(__clang__)
+#define EACH(i, n) _Pragma("clang loop unroll(full)") for (int i = 0; i < (n); i++)
 #else
-#define UNROLL _Pragma("GCC unroll 64")
+#define EACH(i, n) _Pragma("GCC unroll 64") for (int i = 0; i < (n); i++)
 #endif
 
 /* Bytes of a native block. */
@@ -67,7 +77,8 @@ INLINE __m512 packed_d(const struct packed_at *at)
 	if (at->lone)
 		return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)at->d));
 	w = _mm512_loadu_si512(at->d);
-	return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(at->second ? _mm512_srli_epi32(w, 16) : w));
+	w = _mm512_srlv_epi32(w, _mm512_set1_epi32(at->second ? 16 : 0));
+	return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(w));
 }
 
 /* Both factors of the types that have a minimum, from word 0. */
@@ -110,7 +121,8 @@ INLINE void packed_codes(
 {
 	const __m512i nibble = _mm512_set1_epi8(15);
 	const __m512i mask = _mm512_set1_epi8(type == KERNELS_Q6_K ? 0x30 : 0x10);
-	__m512i v = packed_word(words, packed_first(type) + i), e, f;
+	__m512i v = packed_word(words, packed_first(type) + i), high;
+	int low, up;
 
 	*ret_low = _mm512_and_si512(v, nibble);
 	*ret_high = _mm512_and_si512(_mm512_srli_epi32(v, 4), nibble);
@@ -119,28 +131,25 @@ INLINE void packed_codes(
 
 		*ret_low = _mm512_or_si512(*ret_low, packed_fifth(bits, i));
 		*ret_high = _mm512_or_si512(*ret_high, packed_fifth(bits, i + 4));
-		return;
 	}
+	if (type != KERNELS_Q5_K && type != KERNELS_Q6_K)
+		return;
 	if (type == KERNELS_Q5_K) {
-		__m512i high = packed_word(words, 4 + i % 8);
-
 		/* Bits 2g and 2g + 1 go to bit 4, for group g of 8 words. */
-		e = i < 16 ? _mm512_slli_epi32(high, (unsigned)(4 - i / 8 * 2))
-			   : _mm512_srli_epi32(high, (unsigned)(i / 8 * 2 - 4));
-		f = i < 16 ? _mm512_slli_epi32(high, (unsigned)(3 - i / 8 * 2))
-			   : _mm512_srli_epi32(high, (unsigned)(i / 8 * 2 - 3));
-	} else if (type == KERNELS_Q6_K) {
-		__m512i high = packed_word(words, 32 + i / 16 * 8 + i % 8);
-
-		/* Two bits go to bits 4 and 5, from those 0 or 2, and from those 4 or 6. */
-		e = _mm512_slli_epi32(high, i % 16 < 8 ? 4 : 2);
-		f = _mm512_srli_epi32(high, i % 16 < 8 ? 0 : 2);
+		high = packed_word(words, 4 + i % 8);
+		low = 4 - i / 8 * 2;
+		up = low - 1;
 	} else {
-		return;
+		/* Two bits go to bits 4 and 5, from those 0 or 2, and from those 4 or 6. */
+		high = packed_word(words, 32 + i / 16 * 8 + i % 8);
+		low = i % 16 < 8 ? 4 : 2;
+		up = low - 4;
 	}
-	/* codes | (bits & mask) */
-	*ret_low = _mm512_ternarylogic_epi32(*ret_low, e, mask, 0xf8);
-	*ret_high = _mm512_ternarylogic_epi32(*ret_high, f, mask, 0xf8);
+	/* Rotated to the left, or right where it is below 0; codes | (bits & mask). */
+	*ret_low = _mm512_ternarylogic_epi32(
+		*ret_low, _mm512_rolv_epi32(high, _mm512_set1_epi32(low)), mask, 0xf8);
+	*ret_high = _mm512_ternarylogic_epi32(
+		*ret_high, _mm512_rolv_epi32(high, _mm512_set1_epi32(up)), mask, 0xf8);
 }
 
 /* Factors, scales and minima of a K-quant: all of a tile but its codes. */
@@ -194,12 +203,12 @@ INLINE void packed_unpack(
 		const int n = packed_sub(type);
 
 		packed_header(type, &at, t);
-		UNROLL for (int i = 0; i < 32; i++)
-		{
-			int next, j = packed_sub_of(type, i / n, &next);
+		for (int g = 0; g < 32 / n; g++) {
+			int next, j = packed_sub_of(type, g, &next);
+			__m512i *to = &t->q[j * n];
 
-			packed_codes(type, at.words, i, &t->q[j * n + i % n],
-				&t->q[(j + next) * n + i % n]);
+			EACH (k, n)
+				packed_codes(type, at.words, g * n + k, &to[k], &to[next * n + k]);
 		}
 		return;
 	}
@@ -208,10 +217,10 @@ INLINE void packed_unpack(
 	else
 		t->d = packed_d(&at);
 	if (type != KERNELS_Q8_0) {
-		UNROLL for (int i = 0; i < 4; i++)
+		EACH (i, 4)
 			packed_codes(type, at.words, i, &t->q[i], &t->q[i + 4]);
 		return;
 	}
-	UNROLL for (int i = 0; i < 8; i++) t->q[i] =
-		_mm512_xor_si512(packed_word(at.words, i), _mm512_set1_epi8((char)0x80));
+	EACH (i, 8)
+		t->q[i] = _mm512_xor_si512(packed_word(at.words, i), _mm512_set1_epi8((char)0x80));
 }
