@@ -8,14 +8,6 @@ void TIER(quantize)(enum kernels_input input, const float *x, void *out, size_t 
 void TIER(product_f32)(const struct kernels_product *p);
 void TIER(product_f16)(const struct kernels_product *p);
 void TIER(product_bf16)(const struct kernels_product *p);
-void TIER(product_q4_0)(const struct kernels_product *p);
-void TIER(product_q4_1)(const struct kernels_product *p);
-void TIER(product_q5_0)(const struct kernels_product *p);
-void TIER(product_q5_1)(const struct kernels_product *p);
-void TIER(product_q8_0)(const struct kernels_product *p);
-void TIER(product_q4_k)(const struct kernels_product *p);
-void TIER(product_q5_k)(const struct kernels_product *p);
-void TIER(product_q6_k)(const struct kernels_product *p);
 void TIER(rms_norm)(float *out, const float *x, const float *w, size_t n, float eps);
 void TIER(rope)(float *x, const float *cos, const float *sin, size_t n_rot, bool neighbours);
 void TIER(swiglu)(float *out, const float *gate, const float *up, size_t n);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 
 #include "amx.h"
+#include "avx2.h"
 #include "vnni.h"
 
 /* clang-format off */
@@ -30,14 +31,14 @@ const struct kernels kernels_tier_amx = {
 			[KERNELS_F32] = vnni_product_f32,
 			[KERNELS_F16] = vnni_product_f16,
 			[KERNELS_BF16] = vnni_product_bf16,
-			[KERNELS_Q4_0] = vnni_product_q4_0,
-			[KERNELS_Q4_1] = vnni_product_q4_1,
-			[KERNELS_Q5_0] = vnni_product_q5_0,
-			[KERNELS_Q5_1] = vnni_product_q5_1,
-			[KERNELS_Q8_0] = vnni_product_q8_0,
-			[KERNELS_Q4_K] = vnni_product_q4_k,
-			[KERNELS_Q5_K] = vnni_product_q5_k,
-			[KERNELS_Q6_K] = vnni_product_q6_k,
+			[KERNELS_Q4_0] = avx2_product_q4_0,
+			[KERNELS_Q4_1] = avx2_product_q4_1,
+			[KERNELS_Q5_0] = avx2_product_q5_0,
+			[KERNELS_Q5_1] = avx2_product_q5_1,
+			[KERNELS_Q8_0] = avx2_product_q8_0,
+			[KERNELS_Q4_K] = avx2_product_q4_k,
+			[KERNELS_Q5_K] = avx2_product_q5_k,
+			[KERNELS_Q6_K] = avx2_product_q6_k,
 		},
 	.product_packed =
 		{

@@ -8,6 +8,16 @@
 #define TIER(name) avx2_##name
 #include "tier.h"
 
+/* Native rows, for the tiers above as well: all other weights are packed. */
+void avx2_product_q4_0(const struct kernels_product *p);
+void avx2_product_q4_1(const struct kernels_product *p);
+void avx2_product_q5_0(const struct kernels_product *p);
+void avx2_product_q5_1(const struct kernels_product *p);
+void avx2_product_q8_0(const struct kernels_product *p);
+void avx2_product_q4_k(const struct kernels_product *p);
+void avx2_product_q5_k(const struct kernels_product *p);
+void avx2_product_q6_k(const struct kernels_product *p);
+
 void avx2_packed_q4_0(const struct kernels_product *p);
 void avx2_packed_q4_1(const struct kernels_product *p);
 void avx2_packed_q5_0(const struct kernels_product *p);

@@ -1,22 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 
+#include "avx2.h"
 #include "vnni.h"
 
 /* clang-format off */
 #define FLOATS(type)                                                                               \
 	{vnni_product_##type, "vfmadd", 1, 4, 1}, {vnni_product_##type, "vfmadd", 4, 4, 4}
-/* Few columns: four rows side by side; more: sixteen rows turned, a lane each. */
-#define CODES(type, turned)                                                                        \
-	{vnni_product_##type, "vpdpbusd", 1, 4, 1}, {vnni_product_##type, "vpdpbusd", 2, 4, 2},    \
-	{vnni_product_##type, "vpdpbusd", turned, 16, 4}
 #define PACKED(type)                                                                               \
 	{vnni_packed_##type, "vpdpbusd", 1, 16, 1}, {vnni_packed_##type, "vpdpbusd", 2, 16, 4},    \
 	{vnni_packed_##type, "vpdpbusd", 5, 32, 4}
 
 static const struct kernels_way ways[] = {
 	FLOATS(f32), FLOATS(f16), FLOATS(bf16),
-	CODES(q4_0, 3), CODES(q4_1, 3), CODES(q5_0, 3), CODES(q5_1, 3), CODES(q8_0, 3),
-	CODES(q4_k, 3), CODES(q5_k, 3), CODES(q6_k, 5),
 	PACKED(q4_0), PACKED(q4_1), PACKED(q5_0), PACKED(q5_1), PACKED(q8_0),
 	PACKED(q4_k), PACKED(q5_k), PACKED(q6_k),
 	{0},
@@ -32,14 +27,14 @@ const struct kernels kernels_tier_vnni = {
 			[KERNELS_F32] = vnni_product_f32,
 			[KERNELS_F16] = vnni_product_f16,
 			[KERNELS_BF16] = vnni_product_bf16,
-			[KERNELS_Q4_0] = vnni_product_q4_0,
-			[KERNELS_Q4_1] = vnni_product_q4_1,
-			[KERNELS_Q5_0] = vnni_product_q5_0,
-			[KERNELS_Q5_1] = vnni_product_q5_1,
-			[KERNELS_Q8_0] = vnni_product_q8_0,
-			[KERNELS_Q4_K] = vnni_product_q4_k,
-			[KERNELS_Q5_K] = vnni_product_q5_k,
-			[KERNELS_Q6_K] = vnni_product_q6_k,
+			[KERNELS_Q4_0] = avx2_product_q4_0,
+			[KERNELS_Q4_1] = avx2_product_q4_1,
+			[KERNELS_Q5_0] = avx2_product_q5_0,
+			[KERNELS_Q5_1] = avx2_product_q5_1,
+			[KERNELS_Q8_0] = avx2_product_q8_0,
+			[KERNELS_Q4_K] = avx2_product_q4_k,
+			[KERNELS_Q5_K] = avx2_product_q5_k,
+			[KERNELS_Q6_K] = avx2_product_q6_k,
 		},
 	.product_packed =
 		{
