@@ -7,12 +7,14 @@
  *
  * Up to 4 columns (decode): a tile is one stream, each block column unpacked in registers.  Limit:
  * memory.  Q4_K takes 2304 bytes for 256 x 16 weights and about 190 + 95 (cols - 1) operations on
- * two ports, so one thread computes 50 GB/s with one column, and 25 with four.
+ * two ports, so one thread computes 50 GB/s with one column, and 20 with four.
  *
  * More (prefill): the block columns of two tiles are unpacked to the first cache, once for up to
- * MANY_COLS columns, then multiplied with 4 columns at a time: 16 chains of sums in registers, a
- * load for 1.6 multiplications.  Limit: the two ports of vpdpbusd.  Operations for a block of 256,
- * 16 rows and a column: Q4_K 64 vpdpbusd of 82, Q5_K 90, Q6_K 83, Q8_0 (8 blocks) 64 of 92.
+ * MANY_COLS columns, then multiplied with 4 columns at a time: 16 chains of sums in registers, 6
+ * loads for 8 multiplications.  Limit: the two ports of vpdpbusd.  Operations for a block of 256,
+ * 16 rows and a column: Q4_K 64 vpdpbusd of 82, Q5_K 90, Q6_K 83, Q8_0 (8 blocks) 64 of 92.  Loads
+ * that hit the first cache cost part of that, too: vpdpbusd with so many of them runs at 80% of its
+ * peak in registers, with 4 for 8 (four tiles by four columns) at 86%.
  *
  * Sums of sub-blocks are multiplied by their scale.  A vpdpwssd does that and adds in one step if
  * they fit into 16 bits, with the scale in the low half of its lane and 0 in the high one.  The sum
@@ -42,6 +44,9 @@
 
 /* Columns whose accumulators stay in the first cache, and they in the second. */
 #define MANY_COLS 128
+
+/* How many small blocks ahead they are asked for; of K-quants it is one. */
+#define MANY_AHEAD 6
 
 INLINE void ahead(uint32_t type, const uint8_t *line)
 {
@@ -159,8 +164,8 @@ INLINE void few_large_sums(uint32_t type, bool calm, int cols, const uint8_t *wo
 			const int at = i % n + k;
 			__m512i a, b;
 
-			EACH (l, (k + 1) * lines / step - k * lines / step)
-				ahead(type, words + i / step * bytes + 64 * (k * lines / step + l));
+			for (int l = k * lines / step; l < (k + 1) * lines / step; l++)
+				ahead(type, words + i / step * bytes + 64 * l);
 			packed_codes(type, words, i + k, &a, &b);
 			EACH (c, cols) {
 				low[c] = dot(low[c], a, four(x[c]->q, j * n + at));
@@ -330,23 +335,38 @@ INLINE void many_large(uint32_t type, bool calm, int tiles, struct tile t[2][2],
 		}
 }
 
+/*
+ * Asks for `bytes` from `at` on of each tile, a share of them for each four columns: all at once
+ * they would wait for each other.  Behind a tile come the next ones.
+ */
+INLINE void many_ahead(
+	const struct many *m, int tiles, const uint8_t *w, size_t at, size_t bytes, size_t c)
+{
+	const size_t tile = ROWS * m->p->w_stride, cols = m->p->cols;
+	const size_t from = bytes * c / cols / 64 * 64;
+	const size_t to = c + 4 < cols ? bytes * (c + 4) / cols / 64 * 64 : bytes;
+
+	if (at >= tile)
+		w += (size_t)(tiles - 1) * tile;
+	for (size_t k = from; k < to; k += 64)
+		for (int i = 0; i < tiles; i++)
+			__asm__ volatile("prefetcht1 %0" ::"m"(w[at + (size_t)i * tile + k]));
+}
+
 INLINE void many_tiles_large(uint32_t type, int tiles, struct many *m, const uint8_t *w)
 {
 	const size_t bytes = packed_bytes(type) * ROWS, blocks = m->p->n / 256;
 
 	for (size_t b = 0; b < blocks; b++) {
-		for (int i = 0; i < tiles; i++) {
-			const uint8_t *tile = w + (size_t)i * ROWS * m->p->w_stride;
-
-			for (size_t k = 0; k < bytes; k += 64)
-				ahead(type, tile + b * bytes + k);
-			packed_unpack(type, tile, blocks, b, &m->tile[i][0]);
-		}
+		for (int i = 0; i < tiles; i++)
+			packed_unpack(type, w + (size_t)i * ROWS * m->p->w_stride, blocks, b,
+				&m->tile[i][0]);
 		for (size_t c = 0; c < m->p->cols; c += 4) {
 			const struct kernels_q256 *x[4];
 
 			EACH (i, 4)
 				x[i] = column(type, m->p, c + (size_t)i, b);
+			many_ahead(m, tiles, w, (b + 1) * bytes, bytes, c);
 			if (is_calm(x, 4))
 				many_large(type, true, tiles, m->tile, x, m->acc + c);
 			else
@@ -394,19 +414,17 @@ INLINE void many_tiles_small(uint32_t type, int tiles, struct many *m, const uin
 	for (size_t b = 0; b < blocks; b += 2) {
 		const int n = b + 2 <= blocks ? 2 : 1;
 
-		for (int i = 0; i < tiles; i++) {
-			const uint8_t *tile = w + (size_t)i * ROWS * m->p->w_stride;
-
-			for (size_t k = 0; k < 2 * bytes; k += 64)
-				ahead(type, tile + b * bytes + k);
+		for (int i = 0; i < tiles; i++)
 			for (int u = 0; u < n; u++)
-				packed_unpack(type, tile, blocks, b + (size_t)u, &m->tile[i][u]);
-		}
-		for (size_t c = 0; c < m->p->cols; c += 4)
+				packed_unpack(type, w + (size_t)i * ROWS * m->p->w_stride, blocks,
+					b + (size_t)u, &m->tile[i][u]);
+		for (size_t c = 0; c < m->p->cols; c += 4) {
+			many_ahead(m, tiles, w, (b + MANY_AHEAD) * bytes, 2 * bytes, c);
 			if (n == 2)
 				many_small(type, tiles, 2, m, c, b);
 			else
 				many_small(type, tiles, 1, m, c, b);
+		}
 	}
 }
 
