@@ -18,9 +18,13 @@
 #include "num.h"
 
 /*
- * About 50 microseconds: longer than the gap between two jobs of one layer, far below a time slice.
+ * Longer than what worker 0 does alone between two jobs of a layer, a long context's attention and
+ * the choice of a token too: who sleeps must be woken, which costs the caller an interrupt of
+ * another processor, on a virtual machine ten to twenty microseconds.  Far below what an idle
+ * daemon's figures show.
  */
-#define SPIN_ROUNDS 2000u
+#define SPIN_NS 300000u
+#define SPIN_ROUNDS 32u /* from one look at the clock to the next */
 
 /*
  * How long a worker stays away that was preempted within a job: the caller alone does what it would
@@ -95,6 +99,7 @@ static void futex_wake(atomic_uint *word, unsigned whom)
 /* Into the next job, whose number is stored; false when the team ends. */
 static bool enter(struct team *t, unsigned *number)
 {
+	uint64_t start = clock_now();
 	unsigned spins = 0;
 
 	for (;;) {
@@ -108,14 +113,15 @@ static bool enter(struct team *t, unsigned *number)
 			*number = gate / GATE_NUMBER;
 			return true;
 		}
-		if (spins++ < SPIN_ROUNDS) {
+		if (++spins % SPIN_ROUNDS || clock_now() - start < SPIN_NS) {
 			pause_cpu();
 			continue;
 		}
 		atomic_fetch_add(&t->sleepers, 1);
 		futex_wait(&t->gate, gate, WAKE_WORKERS);
 		atomic_fetch_sub(&t->sleepers, 1);
-		spins = 0; /* where one job was, the next is near, even if this one is over */
+		/* Where one job was, the next is near, even if this one is over. */
+		start = clock_now();
 	}
 }
 
@@ -185,9 +191,10 @@ static void *worker_main(void *arg)
 
 static void wait_until_left(struct team *t)
 {
-	unsigned gate;
+	uint64_t start = clock_now();
+	unsigned gate, spins = 0;
 
-	for (unsigned i = 0; i < SPIN_ROUNDS; i++) {
+	while (++spins % SPIN_ROUNDS || clock_now() - start < SPIN_NS) {
 		if (!(atomic_load(&t->gate) & GATE_INSIDE))
 			return;
 		pause_cpu();

@@ -223,8 +223,11 @@ void step_quantize(struct engine *e, unsigned forms, const float *x, size_t stri
 /* fn(arg, worker, begin, end) over n items in pieces. */
 typedef void (*step_fn)(void *arg, unsigned worker, size_t begin, size_t end);
 void step_run(struct engine *e, step_fn fn, void *arg, size_t n, size_t piece);
-/* Pieces for a job of so many tiles of rows. */
-size_t step_piece(const struct engine *e, size_t tiles);
+/*
+ * fn over tiles of rows, at most SCRATCH_PIECE at once, which read so many bytes of weights, those
+ * of each column counted: few are not worth waking anybody.
+ */
+void step_tiles(struct engine *e, step_fn fn, void *arg, size_t tiles, uint64_t bytes);
 /* A worker's room for the outputs of a piece of tiles, twice [SCRATCH_TILE][SCRATCH_ROWS]. */
 float *step_block(const struct engine *e, unsigned worker);
 /* A worker's room to pack a tile. */

@@ -373,6 +373,14 @@ static void down_part(void *arg, unsigned worker, size_t begin, size_t end)
 	}
 }
 
+/* Of the down projection, and about those of gate and up. */
+static uint64_t part_bytes(const struct batch *b)
+{
+	const struct desc_weight *w = &b->layer->expert[DESC_DOWN];
+
+	return w->rows * w->row_bytes;
+}
+
 static void compute(struct batch *b)
 {
 	struct engine *e = b->e;
@@ -382,14 +390,14 @@ static void compute(struct batch *b)
 	step_run(e, gather_part, b, b->cols, GATHER_PIECE);
 	b->ff = b->layer->expert[DESC_DOWN].cols;
 	b->tiles = matrix_tiles(b->ff);
-	step_run(e, gate_up_part, b, b->n * b->tiles, step_piece(e, b->n * b->tiles));
+	step_tiles(e, gate_up_part, b, b->n * b->tiles, 2 * part_bytes(b) * b->cols);
 	for (unsigned f = 0; f < 3; f++)
 		stride[f] = kernels_input_bytes(f, b->ff);
 	step_quantize(e, 1u << step_form(&b->layer->expert[DESC_DOWN]), e->tile.gate, b->ff,
 		b->cols, b->ff, e->tile.input, stride);
 	engine_mark(e, b->c, ENGINE_TIME_GATE_UP);
 	b->tiles = matrix_tiles(e->desc->hidden);
-	step_run(e, down_part, b, b->tiles, step_piece(e, b->tiles));
+	step_tiles(e, down_part, b, b->tiles, part_bytes(b) * b->cols);
 	engine_mark(e, b->c, ENGINE_TIME_DOWN);
 	for (uint32_t i = 0; i < b->n; i++)
 		*b->parts[i].view.mark = true;

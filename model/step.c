@@ -17,6 +17,7 @@
 #define MAX_PRODUCTS 3u
 #define PIECES_LEAST 16u /* of a job, for each worker, where there are as many tiles */
 #define QUANTIZE_PIECE 32u
+#define ALONE_BYTES 32768u /* of weights and columns: not worth two or three microseconds */
 #define TILE_US 20000u
 #define TILE_LEAST 8u
 #define CHUNK 256u /* elements of a row that one worker takes at least */
@@ -53,12 +54,18 @@ void step_run(struct engine *e, step_fn fn, void *arg, size_t n, size_t piece)
 	team_run(e->team, run_worker, &r);
 }
 
-size_t step_piece(const struct engine *e, size_t tiles)
+void step_tiles(struct engine *e, step_fn fn, void *arg, size_t tiles, uint64_t bytes)
 {
-	size_t n = tiles / (team_size(e->team) * PIECES_LEAST);
+	size_t piece = tiles / (team_size(e->team) * PIECES_LEAST);
 
-	n = num_max(n, (size_t)1);
-	return num_min(n, (size_t)SCRATCH_PIECE);
+	piece = num_max(piece, (size_t)1);
+	piece = num_min(piece, (size_t)SCRATCH_PIECE);
+	if (bytes > ALONE_BYTES) {
+		step_run(e, fn, arg, tiles, piece);
+		return;
+	}
+	for (size_t i = 0; i < tiles; i += piece)
+		fn(arg, 0, i, num_min(i + piece, tiles));
 }
 
 float *step_block(const struct engine *e, unsigned worker)
@@ -109,11 +116,14 @@ static void products_part(void *arg, unsigned worker, size_t begin, size_t end)
 void step_products(struct engine *e, const struct step_product *p, size_t n)
 {
 	struct products a = {.e = e, .p = p, .n = n};
+	uint64_t bytes = 0;
 	size_t tiles = 0;
 
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		tiles += matrix_tiles(p[i].weight->rows);
-	step_run(e, products_part, &a, tiles, step_piece(e, tiles));
+		bytes += p[i].weight->size * p[i].cols;
+	}
+	step_tiles(e, products_part, &a, tiles, bytes);
 	for (size_t i = 0; i < n; i++)
 		p[i].matrix->packed = matrix_packs(e->kernels, p[i].weight->type);
 }
