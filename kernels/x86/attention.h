@@ -461,10 +461,11 @@ static void attend_batch(struct attend *t)
 	/* Steps: residues of all panels at once, and STEP keys of as many dimensions as fit. */
 	size_t groups = few ? 1 : (t->n + VEC_QUERIES - 1) / VEC_QUERIES;
 	size_t n = few ? t->n : VEC_QUERIES;
+	bool last = t->first + t->n == t->a->n_q;
 
-	t->k = attend_ahead(t->a->next_k, bytes, groups * 64 * UP(n) / VEC_SUMS);
-	t->v = attend_ahead(
-		t->a->next_v, bytes, groups * (t->padded / 16 * (BLOCK / STEP) / PARTS(n)));
+	t->k = attend_ahead(last ? t->a->next_k : NULL, bytes, groups * 64 * UP(n) / VEC_SUMS);
+	t->v = attend_ahead(last ? t->a->next_v : NULL, bytes,
+		groups * (t->padded / 16 * (BLOCK / STEP) / PARTS(n)));
 	for (size_t i = 0; i < t->n; i++)
 		keys = attend_keys(t, i) > keys ? attend_keys(t, i) : keys;
 	if (few)
@@ -485,6 +486,9 @@ void TIER(attention)(const struct kernels_attention *a)
 	t.new = t.old + BATCH;
 	for (; t.first < a->n_q; t.first += t.n) {
 		t.n = a->n_q - t.first < BATCH ? a->n_q - t.first : BATCH;
+		/* Twice a few cost less than once more than a few. */
+		if (t.n > FEW && t.n <= 2 * FEW)
+			t.n = (t.n + 1) / 2;
 		attend_batch(&t);
 	}
 }
