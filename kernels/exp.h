@@ -5,7 +5,13 @@
  * The constants of exp() in f32, shared by all tiers: with r = x - n ln 2 and n the integer nearest
  * to x / ln 2, exp(x) = (1 + r + r^2 P(r)) 2^n.  P was fitted by least squares on Chebyshev points
  * of |r| <= ln 2 / 2; the relative error of the fit is below 2^-27.
+ *
+ * Against the exact exp, over every float: the error is below EXP_ERROR_ULP units in the last place
+ * of the result (1.0129 at most, at x = 59.31), where that is a normal number, and below three
+ * quarters of the least denormal under it.
  */
+
+#define EXP_ERROR_ULP 1.02
 
 #define EXP_LOG2E 0x1.715476p+0f
 #define EXP_LN2_HIGH 0x1.62e4p-1f /* 15 bits: n times it is exact */
