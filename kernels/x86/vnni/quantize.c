@@ -7,15 +7,10 @@
 #include "quant.h"
 #include "vnni.h"
 
-/* Codes of 16 elements, and their sum. */
-static inline int quantize_codes(const float *x, __m512 inverse, int8_t *q)
+/* Codes of 16 elements; at most 127, since |x| / 127 is rounded by less than half a code. */
+static inline __m512i quantize_codes(const float *x, __m512 inverse)
 {
-	__m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inverse));
-
-	v = _mm512_max_epi32(v, _mm512_set1_epi32(-127));
-	v = _mm512_min_epi32(v, _mm512_set1_epi32(127));
-	_mm_storeu_si128((void *)q, _mm512_cvtepi32_epi8(v));
-	return _mm512_reduce_add_epi32(v);
+	return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inverse));
 }
 
 static float quantize_scale(const float *x, size_t n, float *ret_inverse)
@@ -40,6 +35,7 @@ static float quantize_scale(const float *x, size_t n, float *ret_inverse)
 
 static void quantize_small(const float *x, struct kernels_q32 *b)
 {
+	__m512i low, high;
 	__m512 inverse;
 	float f;
 
@@ -50,8 +46,26 @@ static void quantize_small(const float *x, struct kernels_q32 *b)
 		return;
 	}
 	inverse = _mm512_set1_ps(f);
-	b->sum = quantize_codes(x, inverse, b->q);
-	b->sum += quantize_codes(x + 16, inverse, b->q + 16);
+	low = quantize_codes(x, inverse);
+	high = quantize_codes(x + 16, inverse);
+	_mm_storeu_si128((void *)b->q, _mm512_cvtepi32_epi8(low));
+	_mm_storeu_si128((void *)(b->q + 16), _mm512_cvtepi32_epi8(high));
+	b->sum = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+}
+
+/* 64 codes; the sum of each 16 in all four words of their quarter. */
+static inline __m512i quantize_quarter(const float *x, __m512 inverse, int8_t *q)
+{
+	__m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+	__m512i a = _mm512_packs_epi32(quantize_codes(x, inverse), quantize_codes(x + 16, inverse));
+	__m512i b = _mm512_packs_epi32(
+		quantize_codes(x + 32, inverse), quantize_codes(x + 48, inverse));
+
+	a = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(a, b));
+	_mm512_storeu_si512(q, a);
+	a = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), a);
+	a = _mm512_add_epi32(a, _mm512_shuffle_epi32(a, _MM_PERM_CDAB));
+	return _mm512_add_epi32(a, _mm512_shuffle_epi32(a, _MM_PERM_BADC));
 }
 
 /* The largest sum of magnitudes of 16 codes. */
@@ -71,6 +85,10 @@ static inline uint16_t quantize_peak(const int8_t q[256])
 
 static void quantize_large(const float *x, struct kernels_q256 *b)
 {
+	/* Word j of each quarter is of the j-th 64 codes: back into the order of the codes. */
+	__m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+	__m512i sums;
+	__m256i narrow;
 	__m512 inverse;
 	float f;
 
@@ -84,11 +102,16 @@ static void quantize_large(const float *x, struct kernels_q256 *b)
 		return;
 	}
 	inverse = _mm512_set1_ps(f);
-	for (unsigned j = 0; j < 16; j++)
-		b->sums[j] = (int16_t)quantize_codes(x + j * 16, inverse, b->q + j * 16);
+	sums = quantize_quarter(x, inverse, b->q);
+	for (unsigned j = 1; j < 4; j++)
+		sums = _mm512_mask_mov_epi32(sums, (__mmask16)(0x1111 << j),
+			quantize_quarter(x + j * 64, inverse, b->q + j * 64));
 	b->peak = quantize_peak(b->q);
-	for (unsigned j = 0; j < 8; j++)
-		b->pairs[j] = (int16_t)(b->sums[2 * j] + b->sums[2 * j + 1]);
+	sums = _mm512_permutexvar_epi32(order, sums);
+	narrow = _mm512_cvtepi32_epi16(sums);
+	_mm256_storeu_si256((void *)b->sums, narrow);
+	narrow = _mm256_madd_epi16(narrow, _mm256_set1_epi16(1));
+	_mm_storeu_si128((void *)b->pairs, _mm256_cvtepi32_epi16(narrow));
 }
 
 void vnni_quantize(enum kernels_input input, const float *x, void *out, size_t n)
