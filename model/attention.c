@@ -11,6 +11,7 @@
 
 #include "num.h"
 
+#define TASKS 2u       /* of each thread at least, where there are so many */
 #define STORE_ROWS 16u /* whose keys and values one worker stores at least */
 
 struct attend {
@@ -150,7 +151,11 @@ static void attend_part(void *arg, unsigned worker, size_t begin, size_t end)
 void attention_run(struct engine *e, struct context *c)
 {
 	struct attend a = {.e = e, .c = c, .run = scratch_attention_rows(e->desc)};
-	size_t runs = (e->tile.n + a.run - 1) / a.run;
+	uint32_t heads = e->desc->kv_heads, threads = team_size(e->team);
+	uint32_t even = num_max(e->tile.n * heads / (threads * TASKS), 1u);
+	size_t runs;
 
-	step_run(e, attend_part, &a, runs * e->desc->kv_heads, 1);
+	a.run = num_min(a.run, even);
+	runs = (e->tile.n + a.run - 1) / a.run;
+	step_run(e, attend_part, &a, runs * heads, 1);
 }
