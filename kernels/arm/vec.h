@@ -19,6 +19,7 @@ struct vec {
 #define VEC_QUERIES 2
 #define VEC_PARTS 2
 #define VEC_SUMS 4
+#define VEC_MANY 2 /* queries, where values come in f32 */
 
 /* x = f of each quad i */
 #define VEC_EACH(x, f)                                                                             \
