@@ -30,9 +30,8 @@
  */
 
 #include <immintrin.h>
+#include "inline.h"
 #include "quant.h"
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* Columns for which a block is unpacked once; their sums are in the first cache too. */
 #define COLS 128
@@ -203,7 +202,7 @@ INLINE __m256i packed_fetch(uint32_t type, const struct packed_codes *codes, int
 
 INLINE void packed_unpack(uint32_t type, const uint8_t *w, int words, uint8_t *out)
 {
-#pragma GCC unroll 64
+	UNROLL
 	for (int e = 0; e < words; e++)
 		for (int h = 0; h < 2; h++)
 			_mm256_store_si256(
@@ -242,14 +241,14 @@ INLINE void packed_parts(uint32_t type, struct packed_codes *codes, int j, int c
 	const int chain =
 		DOT_CHAIN(packed_most(type)) < words ? DOT_CHAIN(packed_most(type)) : words;
 
-#pragma GCC unroll 32
+	UNROLL
 	for (int k = 0; k < words * count; k += chain) {
-		__m256i part[2][SHARE];
+		__m256i part[2][SHARE] = {{{0}}};
 
 		/* Or compilers keep words whose other nibbles come later, and spill them. */
 		if (!codes->unpacked)
 			__asm__("" : "+r"(codes->words));
-#pragma GCC unroll 8
+		UNROLL
 		for (int i = 0; i < chain; i++) {
 			int e = words * j + k + i;
 
@@ -327,11 +326,11 @@ INLINE void packed_sums(uint32_t type, const struct packed_codes *codes,
 	for (size_t c = 0; c < cols; c++)
 		sum[0][c] = sum[1][c] =
 			offset ? _mm256_set1_epi32(-offset * x[c]->sum) : _mm256_setzero_si256();
-#pragma GCC unroll 8
+	UNROLL
 	for (int k = 0; k < 8; k += chain) {
-		__m256i part[2][SHARE];
+		__m256i part[2][SHARE] = {{{0}}};
 
-#pragma GCC unroll 8
+		UNROLL
 		for (int e = k; e < k + chain; e++) {
 			__m256i w0 = packed_fetch(type, codes, e, 0);
 			__m256i w1 = packed_fetch(type, codes, e, 1);

@@ -14,10 +14,9 @@
 
 #include "avx2.h"
 #include <immintrin.h>
+#include "inline.h"
 
 #define PACKED(name) avx2_packed_##name
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* Words of codes up to `most` whose products fit one int16. */
 #define DOT_CHAIN(most) ((most) <= 15 ? 8 : (most) <= 31 ? 4 : 2)

@@ -9,10 +9,9 @@
 
 #include "avxvnni.h"
 #include <immintrin.h>
+#include "inline.h"
 
 #define PACKED(name) avxvnni_packed_##name
-
-#define INLINE static inline __attribute__((always_inline))
 
 #define DOT_CHAIN(most) 8
 
