@@ -37,6 +37,13 @@ bool ref_is_finite(const float *x, size_t n);
 void ref_f32_to_f16(uint16_t *out, const float *x, size_t n);
 void ref_f16_to_f32(float *out, const uint16_t *x, size_t n);
 
+/* Lines of a table of products: the quantised types, each with prefix_type. */
+#define REF_QUANTS(prefix)                                                                         \
+	[KERNELS_Q4_0] = prefix##_q4_0, [KERNELS_Q4_1] = prefix##_q4_1,                            \
+	[KERNELS_Q5_0] = prefix##_q5_0, [KERNELS_Q5_1] = prefix##_q5_1,                            \
+	[KERNELS_Q8_0] = prefix##_q8_0, [KERNELS_Q4_K] = prefix##_q4_k,                            \
+	[KERNELS_Q5_K] = prefix##_q5_k, [KERNELS_Q6_K] = prefix##_q6_k
+
 /* The tables of the tiers; which of them are linked is known to cpu.c. */
 extern const struct kernels kernels_tier_scalar;
 extern const struct kernels kernels_tier_avx2;
