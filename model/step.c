@@ -216,10 +216,10 @@ uint32_t step_fitting(const struct engine *e, uint64_t quantised, uint64_t float
 	/* Of one thread in a microsecond, about; only how long a tile takes hangs on them. */
 	static const uint64_t rates[KERNELS_TIER_MAX][2] = {
 		[KERNELS_SCALAR] = {1000, 500},
-		[KERNELS_AVX2] = {90000, 12000},
-		[KERNELS_AVXVNNI] = {130000, 12000},
-		[KERNELS_VNNI] = {150000, 25000},
-		[KERNELS_AMX] = {180000, 25000},
+		[KERNELS_AVX2] = {115000, 30000},
+		[KERNELS_AVXVNNI] = {130000, 30000},
+		[KERNELS_VNNI] = {220000, 58000},
+		[KERNELS_AMX] = {480000, 58000},
 		/* By counting: no machine was at hand. */
 		[KERNELS_DOTPROD] = {50000, 8000},
 		[KERNELS_I8MM] = {80000, 8000},
