@@ -8,6 +8,7 @@
  * contexts; what lives from tile to tile belongs to the context.
  */
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,6 +26,8 @@
 #include "weights.h"
 
 #define ENGINE_ERROR_TEXT 512
+
+static_assert(ENGINE_BLOCK == KV_BLOCK, "one size of blocks");
 
 enum step_phase {
 	STEP_EMBED,

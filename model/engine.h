@@ -82,6 +82,27 @@ void engine_seq_truncate(struct engine *e, struct engine_seq *s, uint32_t n);
  * (nothing is taken then).  engine_begin() needs this done for its rows.
  */
 int engine_seq_reserve(struct engine *e, struct engine_seq *s, uint32_t n);
+/*
+ * Instead of what it held, the sequence holds the first n positions of another, whose blocks they
+ * share: n is at most what that one held before the rows that are under way in it.  0 or -ENOMEM.
+ */
+int engine_seq_share(
+	struct engine *e, struct engine_seq *s, const struct engine_seq *from, uint32_t n);
+/*
+ * Keys and values as bytes, for state files: whole blocks of ENGINE_BLOCK positions, in an order
+ * that depends on the model alone; [at, at + size) of those of the first n positions.  Any thread,
+ * while nobody else uses the sequence.  What was written counts once engine_seq_written() says how
+ * many positions it is; the sequence was empty before, and had them reserved.
+ */
+#define ENGINE_BLOCK 64u
+uint64_t engine_seq_block_bytes(const struct engine *e);
+void engine_seq_read(const struct engine *e, const struct engine_seq *s, uint32_t n, uint64_t at,
+	void *to, size_t size);
+void engine_seq_write(
+	struct engine *e, const struct engine_seq *s, uint64_t at, const void *from, size_t size);
+void engine_seq_written(struct engine *e, struct engine_seq *s, uint32_t n);
+/* Of everything that such bytes depend on: model file, description, numerics, build. */
+uint64_t engine_identity(const struct engine *e);
 /* Free and all positions of the pool. */
 void engine_kv(const struct engine *e, uint32_t *ret_free, uint32_t *ret_all);
 
@@ -213,12 +234,12 @@ struct engine_stats {
 	uint64_t rows_live, rows_bulk, steps_live, steps_bulk;
 	uint64_t tiles; /* heartbeat */
 	uint64_t slots, slots_used;
-	uint64_t experts, ready; /* distinct ones; those in slots, whole */
-	uint64_t ready_bytes;	 /* of their extents */
+	uint64_t experts, ready;	    /* distinct ones; those in slots, whole */
+	uint64_t ready_bytes;		    /* of their extents */
 	uint64_t locked_bytes, arena_bytes; /* locked as soon as they are taken; all */
-	uint64_t taken_bytes;	      /* of the arena: pages that are there */
-	uint64_t given_bytes;	      /* of the slots: back to the system, or not to be had */
-	uint64_t dense_ns, memory_ns; /* of the start: weights read, least memory taken */
+	uint64_t taken_bytes;		    /* of the arena: pages that are there */
+	uint64_t given_bytes;		    /* of the slots: back to the system, or not to be had */
+	uint64_t dense_ns, memory_ns;	    /* of the start: weights read, least memory taken */
 	uint64_t dense_bytes;
 	bool locks; /* what is taken is locked */
 	struct engine_times times;

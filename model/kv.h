@@ -28,6 +28,11 @@ struct engine_seq {
 	unsigned busy; /* rows under way */
 };
 
+/*
+ * Sequences with a common prefix share its blocks.  A block that others hold too is never written
+ * at positions that they hold; who wants to write in one takes a copy first (kv_seq_reserve()).
+ */
+
 /* Makes sure that the pages of [p, p + n) are there.  0 or -errno. */
 typedef int (*kv_take_fn)(void *arg, void *p, size_t n);
 
@@ -41,6 +46,7 @@ struct kv {
 	size_t element; /* 2 or 4 */
 	uint32_t n_blocks, n_free, n_seqs, head, kv_heads;
 	uint32_t *free; /* stack */
+	uint16_t *refs; /* sequences that hold each block */
 	bool f32;
 };
 
@@ -62,19 +68,42 @@ void kv_deinit(struct kv *kv);
 int kv_seq_new(struct kv *kv, struct engine_seq **ret);
 void kv_seq_free(struct kv *kv, struct engine_seq *s);
 /*
+ * An empty sequence without blocks holds the first n positions of another, n at most what that one
+ * holds and nobody computes any more.  0 or -ENOMEM.
+ */
+int kv_seq_share(struct kv *kv, struct engine_seq *s, const struct engine_seq *from, uint32_t n);
+/*
  * Blocks for n more positions: 0, or -ENOSPC, also where the system has no memory for them, or
  * -ENOMEM; nothing is taken then.
  */
 int kv_seq_reserve(struct kv *kv, struct engine_seq *s, uint32_t n);
 void kv_seq_truncate(struct kv *kv, struct engine_seq *s, uint32_t n);
 
-/* First key of a head in the i-th block of a sequence; values follow at + kv->head_bytes. */
-static inline void *kv_keys(
-	const struct kv *kv, const struct engine_seq *s, uint32_t i, uint32_t layer, uint32_t head)
+/*
+ * The keys and values of the first n positions as bytes, whole blocks of kv->block_bytes, in an
+ * order that does not depend on where the blocks lie: block by block, layer by layer, head by head,
+ * keys and then values.  What is read of positions from n on is zero.  [at, at + size) of them to
+ * or from a buffer; any thread, while nobody else changes the sequence or writes in its blocks.
+ */
+void kv_seq_read(const struct kv *kv, const struct engine_seq *s, uint32_t n, uint64_t at, void *to,
+	size_t size);
+void kv_seq_write(
+	struct kv *kv, const struct engine_seq *s, uint64_t at, const void *from, size_t size);
+
+/* First key of a head in a block; values follow at + kv->head_bytes. */
+static inline char *kv_block_keys(
+	const struct kv *kv, uint32_t block, uint32_t layer, uint32_t head)
 {
-	uint32_t block = s->blocks[i], first = block / KV_RUN * KV_RUN;
+	uint32_t first = block / KV_RUN * KV_RUN;
 	size_t run = kv->n_blocks - first < KV_RUN ? kv->n_blocks - first : KV_RUN;
 	size_t at = ((size_t)layer * kv->kv_heads + head) * run + (block - first);
 
 	return kv->memory + first * kv->block_bytes + at * 2 * kv->head_bytes;
+}
+
+/* The same in the i-th block of a sequence. */
+static inline void *kv_keys(
+	const struct kv *kv, const struct engine_seq *s, uint32_t i, uint32_t layer, uint32_t head)
+{
+	return kv_block_keys(kv, s->blocks[i], layer, head);
 }

@@ -158,6 +158,52 @@ static void test_truncate(void **state)
 	}
 }
 
+/*
+ * A prefix that is another sequence's too, and one that came back as bytes, into other blocks: what
+ * follows has the same bits, and so has what follows in the first.
+ */
+static void test_carried(void **state)
+{
+	const struct case_prompt *p = &the_case.prompts[1];
+	static const uint32_t cuts[] = {1, 30, 64, 65, 69};
+	size_t block = engine_seq_block_bytes(d.engine);
+	char *bytes = malloc(2 * block);
+
+	(void)state;
+	assert_non_null(bytes);
+	for (size_t i = 0; i < sizeof cuts / sizeof cuts[0]; i++) {
+		struct seen once = {0}, shared = {0}, carried = {0}, first = {0};
+		uint32_t n = cuts[i], rest = (uint32_t)p->n - n;
+		struct engine_seq *s, *t, *u;
+		size_t all = (n + 63) / 64 * block;
+
+		assert_int_equal(engine_seq_new(d.engine, &s), 0);
+		assert_int_equal(engine_seq_new(d.engine, &t), 0);
+		assert_int_equal(engine_seq_new(d.engine, &u), 0);
+		feed(ENGINE_BULK, t, p->ids, p->n, &once);
+		feed(ENGINE_BULK, s, p->ids, n, &first);
+		assert_int_equal(engine_seq_reserve(d.engine, u, n), 0);
+		engine_seq_read(d.engine, s, n, 0, bytes, all);
+		engine_seq_write(d.engine, u, 0, bytes, all);
+		engine_seq_written(d.engine, u, n);
+		assert_int_equal(engine_seq_length(u), n);
+		assert_int_equal(engine_seq_share(d.engine, t, s, n), 0);
+		assert_int_equal(engine_seq_length(t), n);
+		feed(ENGINE_BULK, t, p->ids + n, rest, &shared);
+		same(&once, &shared);
+		feed(ENGINE_LIVE, u, p->ids + n, 1, &carried);
+		if (rest > 1)
+			feed(ENGINE_BULK, u, p->ids + n + 1, rest - 1, &carried);
+		same(&once, &carried);
+		feed(ENGINE_BULK, s, p->ids + n, rest, &first);
+		same(&once, &first);
+		engine_seq_free(d.engine, s);
+		engine_seq_free(d.engine, t);
+		engine_seq_free(d.engine, u);
+	}
+	free(bytes);
+}
+
 /* Dropped after any number of tiles: no callback any more, the other's bits stay, all is given
  * back. */
 static void test_drop(void **state)
@@ -332,6 +378,7 @@ int main(void)
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_sessions),
 		cmocka_unit_test(test_truncate),
+		cmocka_unit_test(test_carried),
 		cmocka_unit_test(test_drop),
 		cmocka_unit_test(test_interleaved),
 		cmocka_unit_test(test_free_under_way),
