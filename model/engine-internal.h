@@ -163,6 +163,7 @@ struct engine {
 	float *frequencies;
 	uint32_t top_k; /* at least 1 */
 	struct engine_counters counters;
+	struct popularity popularity;
 	struct engine_clock clock;
 };
 

@@ -200,6 +200,8 @@ static int open_store(struct engine *e, struct error *err)
 	}
 	if (!any)
 		return 0;
+	if (popularity_init(&e->popularity, d->n_layers, d->experts) < 0)
+		return -ENOMEM;
 	if (used >= mem_arena_size(e->arena))
 		return error_set(err, -ENOMEM, "the plan leaves no memory for experts");
 	config.experts = e->group_experts;

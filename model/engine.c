@@ -89,6 +89,7 @@ struct engine *engine_free(struct engine *e)
 		free(e->contexts[i].rows);
 	free(e->frequencies);
 	free(e->group_experts);
+	popularity_deinit(&e->popularity);
 	memory_deinit(&e->memory);
 	mem_arena_free(e->arena);
 	if (e->file_open)
@@ -310,6 +311,22 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 		.tier = e->kernels->name,
 		.kernels = e->kernels,
 	};
+}
+
+bool engine_expert_is_here(const struct engine *e, uint32_t layer, uint32_t expert)
+{
+	return e->store && store_is_here(e->store, layer, expert);
+}
+
+void engine_popularity(struct engine *e, struct popularity *ret)
+{
+	struct popularity *p = &e->popularity;
+
+	for (uint32_t l = 0; l < p->layers; l++) {
+		for (uint32_t x = 0; x < p->experts; x++)
+			p->resident[(size_t)l * p->experts + x] = engine_expert_is_here(e, l, x);
+	}
+	popularity_copy(ret, p);
 }
 
 const struct kernels *engine_kernels(const struct engine *e)

@@ -21,6 +21,7 @@
 #include "error.h"
 #include "kernels.h"
 #include "plan.h"
+#include "popularity.h"
 
 struct engine;
 struct io;
@@ -252,3 +253,8 @@ struct engine_stats {
 void engine_stats(const struct engine *e, struct engine_stats *ret);
 
 const struct kernels *engine_kernels(const struct engine *e);
+
+/* Copies the counts of all experts, and which of them are in slots now, into one of that size. */
+void engine_popularity(struct engine *e, struct popularity *ret);
+/* Whether an expert is in a slot, whole. */
+bool engine_expert_is_here(const struct engine *e, uint32_t layer, uint32_t expert);

@@ -146,6 +146,7 @@ void moe_route(struct engine *e, struct context *c)
 			continue;
 		}
 		choose(e, logits, ids, gates);
+		popularity_add(&e->popularity, c->layer, ids, gates, d->top_k);
 		if (c->rows[row].want & ENGINE_WANT_ROUTES && c->callbacks.on_route)
 			c->callbacks.on_route(c->rows[row].arg, c->layer, ids, gates, d->top_k);
 		sort_choice(ids, gates, d->top_k);

@@ -156,6 +156,13 @@ int store_reap(struct store *s, uint64_t timeout_ns)
 	return n;
 }
 
+bool store_is_here(struct store *s, uint32_t group, uint32_t expert)
+{
+	const struct store_item *item = store_item_find(s, group, expert);
+
+	return item && item->slot != STORE_NONE && s->slots[item->slot].state == SLOT_READY;
+}
+
 size_t store_in_flight(const struct store *s)
 {
 	return s->in_flight;

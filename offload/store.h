@@ -128,6 +128,9 @@ void store_release(struct store *s, uint32_t group, uint32_t expert);
  */
 int store_reap(struct store *s, uint64_t timeout_ns);
 
+/* Whether an expert is in a slot, whole: nothing would have to be read now. */
+bool store_is_here(struct store *s, uint32_t group, uint32_t expert);
+
 /* Reads in flight. */
 size_t store_in_flight(const struct store *s);
 
