@@ -57,6 +57,7 @@
 #define LIMIT_TURNS 1024u		  /* chat turns of one request */
 #define LIMIT_PROMPT ((uint64_t)16 << 20) /* text of one request */
 #define LIMIT_REQUESTS 4096u		  /* of all users, queued or running */
+#define LIMIT_TRACES 4u			  /* of all requests at once */
 #define LIMIT_HELLO_MS 10000u		  /* for the greeting of a client */
 #define LIMIT_REQUEST_OUTPUT 32768u	  /* answers buffered for a client that does not read */
 

@@ -153,6 +153,7 @@ static int welcome_take(struct moe *m, const struct wire_welcome *w, int *fds)
 	}
 	channel_init(&m->channel, steal_fd(m->sock), &in, &out);
 	m->state = HANDLE_READY;
+	m->minor = w->minor;
 	m->was_ready = true;
 	m->retries = 0;
 	for (struct moe_session *s = m->sessions; s && k == 0; s = s->next)

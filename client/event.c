@@ -113,6 +113,79 @@ static int on_logits(struct moe *m, struct request *r, size_t size)
 	return 1;
 }
 
+/* The choices of one entry, best first. */
+static void route_expand(const struct wire_route *w, const uint8_t *choices, struct moe_route *ret)
+{
+	for (uint32_t i = 0; i < w->count; i++) {
+		struct wire_choice c;
+
+		memcpy(&c, choices + i * sizeof(c), sizeof(c));
+		ret[i] = (struct moe_route){.turn = w->turn,
+			.position = w->position,
+			.layer = w->layer,
+			.slot = i,
+			.expert = c.expert,
+			.expert_bytes = w->bytes,
+			.weight = c.weight,
+			.decode = !!(w->flags & WIRE_ROUTE_DECODE),
+			.resident = !!(c.flags & WIRE_CHOICE_RESIDENT)};
+	}
+}
+
+static int on_routes(struct moe *m, struct request *r, size_t size)
+{
+	const uint8_t *at = m->channel.payload + sizeof(struct wire_routes);
+	struct moe_route *routes;
+	struct wire_routes head;
+	size_t n = 0;
+
+	if (!part(m, size, &head, sizeof(head)))
+		return -EPROTO;
+	size -= sizeof(head);
+	/* At most so many, since each takes as many bytes. */
+	routes = calloc(size / sizeof(struct wire_choice) + 1, sizeof(*routes));
+	if (!routes)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < head.count; i++) {
+		struct wire_route w;
+		size_t bytes;
+
+		if (size < sizeof(w))
+			break;
+		memcpy(&w, at, sizeof(w));
+		bytes = sizeof(w) + w.count * sizeof(struct wire_choice);
+		if (bytes > size)
+			break;
+		route_expand(&w, at + sizeof(w), routes + n);
+		n += w.count;
+		at += bytes;
+		size -= bytes;
+	}
+	free(m->held);
+	m->held = (uint8_t *)routes;
+	if (size)
+		return -EPROTO;
+	event_set(m, MOE_ROUTES, r->number);
+	m->event.routes = routes;
+	m->event.n_routes = n;
+	m->event.lost = head.lost;
+	return 1;
+}
+
+static int on_traced(struct moe *m, struct request *r, size_t size)
+{
+	struct wire_traced w;
+
+	if (r->kind != REQUEST_TRACE || !part(m, size, &w, sizeof(w)))
+		return -EPROTO;
+	event_set(m, MOE_DONE, r->number);
+	m->event.finish = MOE_FINISH_CANCELLED;
+	m->event.generated = (uint32_t)num_min(w.tokens, (uint64_t)UINT32_MAX);
+	m->event.lost = w.lost;
+	request_end(m, r->number);
+	return 1;
+}
+
 static int on_status(struct moe *m, struct request *r, size_t size)
 {
 	struct wire_status_piece w;
@@ -226,6 +299,10 @@ int event_from_record(struct moe *m, const struct wire_record *record)
 		return on_done(m, r, size);
 	case WIRE_ERROR:
 		return on_error(m, r, size);
+	case WIRE_ROUTES:
+		return on_routes(m, r, size);
+	case WIRE_TRACED:
+		return on_traced(m, r, size);
 	default:
 		return record->type < WIRE_SESSION ? -EPROTO : on_small(m, r, record, size);
 	}

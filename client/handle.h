@@ -49,6 +49,7 @@ enum request_kind {
 	REQUEST_STATUS,
 	REQUEST_PING,
 	REQUEST_ADMIN,
+	REQUEST_TRACE,
 };
 
 /* Something that the daemon has to answer. */
@@ -69,6 +70,7 @@ struct moe {
 	int timer;
 	enum handle_state state;
 	int dead;
+	uint16_t minor; /* that is spoken; while ready */
 	bool was_ready;
 	bool asleep; /* the sleep words stand: the bell will ring */
 	unsigned spins;

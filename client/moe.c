@@ -354,6 +354,12 @@ PUBLIC int moe_session_close(struct moe_session *s, int forget)
 	return 0;
 }
 
+/* Than minor 1: it would end the connection. */
+static bool is_older(const struct moe *m)
+{
+	return m->state == HANDLE_READY && m->minor < 1;
+}
+
 PUBLIC int moe_submit(struct moe *m, struct moe_session *s, const struct moe_request *request,
 	uint64_t *ret_request)
 {
@@ -369,6 +375,8 @@ PUBLIC int moe_submit(struct moe *m, struct moe_session *s, const struct moe_req
 			"session must be open on the same handle");
 	if (m->state == HANDLE_DEAD)
 		return m->dead;
+	if (request->flags & MOE_WANT_ROUTES && is_older(m))
+		return error_set(&m->err, -EPROTONOSUPPORT, "moed is too old to tell routes");
 	k = request_new(m, REQUEST_SUBMIT, s, &number);
 	if (k < 0)
 		return k;
@@ -415,7 +423,8 @@ PUBLIC int moe_cancel(struct moe *m, uint64_t request)
 	if (k < 0)
 		return k;
 	r = request_find(m, request);
-	if (!r || r->kind != REQUEST_SUBMIT || r->lost || r->cancelled)
+	if (!r || (r->kind != REQUEST_SUBMIT && r->kind != REQUEST_TRACE) || r->lost ||
+		r->cancelled)
 		return -ENOENT;
 	if (pending_withdraw(m, request)) {
 		r->cancelled = m->tell_cancelled = true;
@@ -432,6 +441,22 @@ PUBLIC int moe_cancel(struct moe *m, uint64_t request)
 PUBLIC int moe_status(struct moe *m, uint64_t *ret_request)
 {
 	return simple(m, REQUEST_STATUS, WIRE_STATUS, NULL, 0, ret_request);
+}
+
+PUBLIC int moe_experts(struct moe *m, uint64_t *ret_request)
+{
+	if (alive_check(m) == 0 && is_older(m))
+		return -EPROTONOSUPPORT;
+	return simple(m, REQUEST_STATUS, WIRE_EXPERTS, NULL, 0, ret_request);
+}
+
+PUBLIC int moe_trace(struct moe *m, uint64_t *ret_request)
+{
+	const struct wire_trace trace = {.flags = 0};
+
+	if (alive_check(m) == 0 && is_older(m))
+		return -EPROTONOSUPPORT;
+	return simple(m, REQUEST_TRACE, WIRE_TRACE, &trace, sizeof(trace), ret_request);
 }
 
 PUBLIC int moe_ping(struct moe *m, unsigned flags, uint64_t *ret_request)

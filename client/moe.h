@@ -45,15 +45,29 @@ enum moe_event_type {
 	MOE_LOGITS = 8,	 /* request; logits, n_logits, position; comes before its MOE_TOKEN */
 	MOE_DONE = 9,	 /* request has ended: finish and figures */
 	MOE_ERROR = 10,	 /* request has failed and ended: code, text */
-	MOE_STATUS = 11, /* request of moe_status(): text is JSON */
+	MOE_STATUS = 11, /* request of moe_status() or moe_experts(): text is JSON */
 	MOE_PONG = 12,	 /* request of moe_ping() */
 	MOE_OK = 13,	 /* request of moe_admin() was carried out */
+	MOE_ROUTES = 14, /* request (MOE_WANT_ROUTES), or of moe_trace(): routes, n_routes, lost */
 };
 
 enum moe_finish {
 	MOE_FINISH_STOP = 1,	  /* the model ended, or a stop string came */
 	MOE_FINISH_LENGTH = 2,	  /* max_tokens, or the context is full */
 	MOE_FINISH_CANCELLED = 3, /* moe_cancel() */
+};
+
+/* An expert that the router of a layer chose for a token. */
+struct moe_route {
+	uint32_t turn;	   /* tells requests apart in a trace of all; else 0 */
+	uint32_t position; /* of the token in its session */
+	uint32_t layer;
+	uint32_t slot; /* 0: the best, 1: the second, ... */
+	uint32_t expert;
+	uint32_t expert_bytes; /* of one expert of the layer */
+	float weight;
+	int decode;   /* a token of the answer; 0: of the prompt */
+	int resident; /* it was in memory when it was chosen */
 };
 
 /*
@@ -94,6 +108,9 @@ struct moe_event {
 	uint64_t cache_misses;
 	uint64_t bytes_read;
 	uint64_t bytes_useful;
+	const struct moe_route *routes;
+	size_t n_routes;
+	uint64_t lost; /* tokens of a trace for which there was no room, since it began */
 };
 
 /* For text that ends with a NUL. */
@@ -109,6 +126,7 @@ struct moe_turn {
 #define MOE_WANT_LOGITS 2u   /* MOE_LOGITS before every MOE_TOKEN */
 #define MOE_SCORE 4u	     /* generate nothing: one MOE_TOKEN for each token of the prompt */
 #define MOE_IGNORE_END 8u    /* go on to max_tokens: for measurements */
+#define MOE_WANT_ROUTES 16u  /* MOE_ROUTES for all tokens that are computed, which then are all */
 
 /*
  * What to answer.  Exactly one of text (raw, no template), turns (the whole conversation, rendered
@@ -194,6 +212,19 @@ int moe_cancel(struct moe *m, uint64_t request);
 
 /* Asks for the daemon's status: MOE_STATUS. */
 int moe_status(struct moe *m, uint64_t *ret_request);
+
+/*
+ * Asks how often each expert was used since the daemon's start (administrators): MOE_STATUS.
+ * -EPROTONOSUPPORT: the daemon is too old for that.
+ */
+int moe_experts(struct moe *m, uint64_t *ret_request);
+
+/*
+ * Asks for what the routers choose for the tokens of all users (administrators): MOE_ROUTES, at
+ * first one without routes, until moe_cancel(); then MOE_DONE, where `generated` are the tokens
+ * told and `lost` those left out because this side read too slowly.  -EPROTONOSUPPORT as above.
+ */
+int moe_trace(struct moe *m, uint64_t *ret_request);
 
 /* Asks for a sign of life: MOE_PONG.  flags: 0 or MOE_PING_BUSY. */
 int moe_ping(struct moe *m, unsigned flags, uint64_t *ret_request);

@@ -85,7 +85,7 @@ bool pending_withdraw(struct moe *m, uint64_t number)
 	bool found = false;
 
 	for (struct pending **at = &m->first, *p; (p = *at);) {
-		found |= p->request == number && p->type == WIRE_SUBMIT;
+		found |= p->request == number && (p->type == WIRE_SUBMIT || p->type == WIRE_TRACE);
 		if (!found || p->request != number) {
 			at = &p->next;
 			continue;

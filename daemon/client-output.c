@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What requests bring back, into the client's ring while there is room. */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,55 @@
 
 #define CLIENT_LOGITS_MAX ((RING_PAYLOAD_MAX - sizeof(struct wire_logits)) / sizeof(float))
 #define CLIENT_STATUS_MAX 4096u
+/* Of the entries in one record. */
+#define CLIENT_ROUTES_MAX 8192u
+static_assert(CLIENT_ROUTES_MAX >= ROUTES_ENTRY_MAX, "an entry must fit into a record");
+
+/* 1: all that are here are out; 0: no room; negative: over. */
+static int client_routes(struct client *c, struct routes *routes, uint64_t id, uint64_t lost)
+{
+	uint8_t entries[CLIENT_ROUTES_MAX];
+
+	while (!routes_is_empty(routes)) {
+		struct wire_routes head = {.lost = lost};
+		uint32_t n = routes_peek(routes, entries, sizeof entries, &head.count);
+		int k = channel_write2(
+			&c->channel, WIRE_ROUTES, id, &head, sizeof head, entries, n);
+
+		if (k <= 0)
+			return k;
+		routes_take(routes, n);
+	}
+	return 1;
+}
+
+static int client_trace_pump(struct client *c)
+{
+	struct trace *t = c->trace;
+	struct wire_routes begun = {0};
+	struct wire_traced end = {0};
+	int k = 1;
+
+	if (!t)
+		return 1;
+	/* Without entries: it is known from here on that all is told. */
+	if (!t->greeted)
+		k = channel_write2(
+			&c->channel, WIRE_ROUTES, t->wire_id, &begun, sizeof begun, NULL, 0);
+	t->greeted |= k > 0;
+	if (k > 0)
+		k = client_routes(c, &t->routes, t->wire_id, atomic_load(&t->lost));
+	if (k <= 0 || !t->over)
+		return k;
+	end.tokens = atomic_load(&t->tokens);
+	end.lost = atomic_load(&t->lost);
+	k = channel_write2(&c->channel, WIRE_TRACED, t->wire_id, &end, sizeof end, NULL, 0);
+	if (k > 0) {
+		c->trace = NULL;
+		manager_trace_free(c->manager, t);
+	}
+	return k;
+}
 
 /* 1: all of the row is out; 0: no room; negative: over. */
 static int client_logits(struct client *c, struct request *r, const struct request_event *e)
@@ -113,8 +163,12 @@ static int client_request_pump(struct client *c, struct request *r)
 	char text[REQUEST_TEXT_MAX];
 	struct request_event e;
 	bool taken = false;
+	bool routed = !routes_is_empty(&r->routes);
 	int k = client_prompt_progress(c, r);
 
+	if (k > 0)
+		k = client_routes(c, &r->routes, r->wire_id, 0);
+	taken = routed && k > 0;
 	while (k > 0 && request_out_peek(r, &e, text)) {
 		k = client_token(c, r, &e, text);
 		if (k <= 0)
@@ -171,6 +225,8 @@ void client_pump(struct client *c)
 	if (c->state != CLIENT_RUNNING)
 		return;
 	k = client_status_pump(c);
+	if (k > 0)
+		k = client_trace_pump(c);
 	list_for_each_safe(it, &c->requests)
 	{
 		if (k <= 0)

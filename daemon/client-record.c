@@ -299,6 +299,8 @@ static void client_cancel(struct client *c, uint64_t id)
 		client_submit_drop(c, s);
 		client_error(c, id, -ECANCELED, "cancelled before it was complete");
 	}
+	if (c->trace && c->trace->wire_id == id)
+		manager_trace_end(c->manager, c->trace);
 	/* It may just have ended: then DONE is on its way. */
 	if (r && !r->done) {
 		atomic_store(&r->cancel, true);
@@ -312,7 +314,7 @@ static void client_status(struct client *c, uint64_t id)
 		client_error(c, id, -EACCES, "only administrators may do that");
 		return;
 	}
-	if (c->status) {
+	if (c->status || c->experts) {
 		client_error(c, id, -EBUSY, "the last status is still on its way");
 		return;
 	}
@@ -324,6 +326,50 @@ static void client_status(struct client *c, uint64_t id)
 	}
 	c->status_sent = 0;
 	c->status_id = id;
+}
+
+static void client_experts(struct client *c, uint64_t id)
+{
+	struct error err = ERROR_NONE;
+	int r;
+
+	if (!privilege_may(PRIVILEGE_OTHERS, c->admin)) {
+		client_error(c, id, -EACCES,
+			"what all users' texts chose is for root and members of the group "
+			"moed-admin");
+		return;
+	}
+	if (c->status || c->experts) {
+		client_error(c, id, -EBUSY, "the last status is still on its way");
+		return;
+	}
+	r = experts_ask(c, &err);
+	if (r < 0) {
+		client_error(c, id, r, error_text(&err, r));
+		return;
+	}
+	c->status_sent = 0;
+	c->status_id = id;
+}
+
+static int client_trace(struct client *c, uint64_t id, const struct wire_trace *trace)
+{
+	struct error err = ERROR_NONE;
+	int r;
+
+	if (trace->flags || trace->reserved)
+		return -EPROTO;
+	if (!privilege_may(PRIVILEGE_TRACE, c->admin))
+		r = error_set(&err, -EACCES,
+			"what is chosen for all users' texts is for root and members of the group "
+			"moed-admin");
+	else if (c->trace)
+		r = error_set(&err, -EBUSY, "this connection has a trace already");
+	else
+		r = manager_trace_new(c->manager, c, id, &err);
+	if (r < 0)
+		client_error(c, id, r, error_text(&err, r));
+	return 0;
 }
 
 static int client_admin(struct client *c, uint64_t id, const struct wire_admin *admin)
@@ -362,6 +408,8 @@ static bool client_size_is_right(uint16_t type, size_t n)
 		[WIRE_SUBMIT] = sizeof(struct wire_submit),
 		[WIRE_ADMIN] = sizeof(struct wire_admin),
 		[WIRE_PING] = sizeof(struct wire_ping),
+		[WIRE_EXPERTS] = 0,
+		[WIRE_TRACE] = sizeof(struct wire_trace),
 	};
 
 	return type == WIRE_DATA || (type < ARRAY_SIZE(sizes) && sizes[type] == n);
@@ -377,11 +425,17 @@ int client_record(struct client *c, const struct wire_record *record)
 		struct wire_submit submit;
 		struct wire_ping ping;
 		struct wire_admin admin;
+		struct wire_trace trace;
 	} u;
 
 	if (!record->request || record->flags || !client_size_is_right(record->type, n))
 		return -EPROTO;
 	memcpy(&u, payload, num_min(n, sizeof u));
+	/* What both sides know. */
+	if (c->minor < 1 &&
+		(record->type > WIRE_ADMIN ||
+			(record->type == WIRE_SUBMIT && u.submit.flags & ~WIRE_SUBMIT_FLAGS_0)))
+		return -EPROTO;
 	switch (record->type) {
 	case WIRE_SESSION_OPEN:
 		if (u.open.flags || u.open.reserved)
@@ -415,6 +469,11 @@ int client_record(struct client *c, const struct wire_record *record)
 		return 0;
 	case WIRE_ADMIN:
 		return client_admin(c, record->request, &u.admin);
+	case WIRE_EXPERTS:
+		client_experts(c, record->request);
+		return 0;
+	case WIRE_TRACE:
+		return client_trace(c, record->request, &u.trace);
 	default:
 		return -EPROTO;
 	}

@@ -135,6 +135,13 @@ void client_kill(struct client *c, const char *why)
 		manager_session_release(m, c->sessions[i]);
 	}
 	c->n_sessions = 0;
+	if (c->trace) {
+		c->trace->client = NULL;
+		manager_trace_end(m, c->trace);
+		if (c->trace->over)
+			manager_trace_free(m, c->trace);
+		c->trace = NULL;
+	}
 	free(c->status);
 	c->status = NULL;
 }

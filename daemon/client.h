@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "channel.h"
+#include "experts.h"
 #include "list.h"
 #include "privilege.h"
 #include "request.h"
@@ -45,6 +46,8 @@ struct client {
 	char *status; /* on its way out */
 	size_t status_size, status_sent;
 	uint64_t status_id;
+	enum experts_wait experts; /* the status on its way is that of experts, still to come */
+	struct trace *trace;
 };
 
 /* Takes the socket over. */

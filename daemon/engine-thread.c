@@ -67,6 +67,12 @@ static void engine_thread_post(void *arg, uint32_t type, void *object)
 	engine_thread_signal(t);
 }
 
+static void engine_thread_experts(struct engine_thread *t, struct popularity *p)
+{
+	engine_popularity(atomic_load(&t->engine), p);
+	engine_thread_post(t, SCHED_EXPERTS, p);
+}
+
 static bool engine_thread_messages(struct engine_thread *t, struct sched *s)
 {
 	struct queue_message m;
@@ -80,6 +86,12 @@ static bool engine_thread_messages(struct engine_thread *t, struct sched *s)
 			sched_poke(s, m.object);
 		else if (m.type == SCHED_FORGET)
 			sched_forget(s, m.object);
+		else if (m.type == SCHED_TRACE)
+			sched_trace(s, m.object);
+		else if (m.type == SCHED_UNTRACE)
+			sched_untrace(s, m.object);
+		else if (m.type == SCHED_EXPERTS)
+			engine_thread_experts(t, m.object);
 	}
 	return any;
 }
@@ -183,6 +195,7 @@ static void *engine_thread_main(void *arg)
 			.engine = engine,
 			.tokenizer = t->config.tokenizer,
 			.vocabulary = config.desc->vocabulary,
+			.desc = config.desc,
 			.context = t->config.context,
 			.live_rows = t->config.live_rows,
 			.bulk_rows = t->config.bulk_rows,

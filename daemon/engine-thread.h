@@ -52,7 +52,7 @@ bool engine_thread_idle(const struct engine_thread *t);
 /* Acknowledges the descriptor; before engine_thread_take(). */
 void engine_thread_ack(struct engine_thread *t);
 bool engine_thread_take(struct engine_thread *t, struct queue_message *ret);
-/* SCHED_SUBMIT, SCHED_POKE, SCHED_FORGET; the latter may also be called while loading. */
+/* The messages to the engine; SCHED_FORGET may also be sent while loading. */
 void engine_thread_send(struct engine_thread *t, uint32_t type, void *object);
 /* Reads and takes nothing any more that no request needs: the daemon is about to end. */
 void engine_thread_settle(struct engine_thread *t);

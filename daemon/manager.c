@@ -89,6 +89,7 @@ int manager_init(struct manager *m, struct error *err)
 	list_init(&m->dead);
 	list_init(&m->sessions);
 	list_init(&m->orphans);
+	list_init(&m->traces);
 	m->signals = -1;
 	pressure_init(&m->pressure, "");
 	m->clients_max = (uint32_t)num_min(
@@ -242,6 +243,17 @@ static void manager_poked(struct manager *m, struct request *r)
 	}
 }
 
+static void manager_traced(struct manager *m, struct trace *t, bool over)
+{
+	t->over |= over;
+	if (!over)
+		atomic_store(&t->to_loop, false);
+	if (t->client)
+		manager_pump(t->client);
+	else if (t->over)
+		manager_trace_free(m, t);
+}
+
 static void manager_message(struct manager *m, const struct queue_message *message)
 {
 	struct request *r = message->object;
@@ -262,6 +274,13 @@ static void manager_message(struct manager *m, const struct queue_message *messa
 	case SCHED_FORGOTTEN:
 		list_remove(&session->link);
 		free(session);
+		break;
+	case SCHED_ROUTES:
+	case SCHED_UNTRACED:
+		manager_traced(m, message->object, message->type == SCHED_UNTRACED);
+		break;
+	case SCHED_EXPERTS:
+		experts_here(m);
 		break;
 	default:
 		break;
@@ -695,7 +714,10 @@ void manager_deinit(struct manager *m)
 		free(s->tokens);
 		free(s);
 	}
+	list_for_each_safe(it, &m->traces)
+		manager_trace_free(m, list_entry(it, struct trace, link));
 	m->engine = engine_thread_free(m->engine);
+	experts_deinit(&m->experts);
 	m->signals = fd_close(m->signals);
 	pressure_deinit(&m->pressure);
 	m->epoll = fd_close(m->epoll);

@@ -12,6 +12,7 @@
 #include "client.h"
 #include "configuration.h"
 #include "engine-thread.h"
+#include "experts.h"
 #include "list.h"
 #include "load.h"
 #include "notify.h"
@@ -38,6 +39,9 @@ struct manager {
 	const struct state *folder;
 	struct list clients, dead, sessions;
 	struct list orphans; /* requests whose client has gone */
+	struct list traces;  /* of all requests; n_traces of them */
+	uint32_t n_traces;
+	struct experts experts;
 	uint32_t n_clients, n_requests, n_again;
 	uint32_t clients_max; /* segments of more are not in the plan */
 	uint64_t heap,
@@ -83,6 +87,13 @@ void manager_submit(struct manager *m, struct request *r);
 void manager_poke(struct manager *m, struct request *r);
 /* The client has gone, or has read all of the outcome. */
 void manager_release(struct manager *m, struct request *r);
+
+/* traces.c: what routers choose for all requests; 0 or -errno with *err. */
+int manager_trace_new(struct manager *m, struct client *c, uint64_t wire_id, struct error *err);
+/* No more of it: the engine is told, once. */
+void manager_trace_end(struct manager *m, struct trace *t);
+/* The engine is done with it, and its client has all, or has gone. */
+void manager_trace_free(struct manager *m, struct trace *t);
 
 /* named: it is found by its id later; else it goes with its request.  -EDQUOT where the user has as
  * many as it may, and all are in use. */

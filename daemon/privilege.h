@@ -12,6 +12,7 @@ enum privilege_verb {
 	PRIVILEGE_RELOAD,
 	PRIVILEGE_DRAIN,
 	PRIVILEGE_FORGET, /* own sessions */
+	PRIVILEGE_TRACE,  /* what routers choose for all requests; for own ones: PROMPT */
 	PRIVILEGE_VERBS,
 };
 

@@ -28,11 +28,17 @@ struct request *request_new(uint32_t flags, uint32_t vocabulary)
 	return r;
 }
 
+int request_want_routes(struct request *r, uint32_t token_bytes)
+{
+	/* Two, so that one is computed while the other goes out. */
+	return token_bytes ? routes_init(&r->routes, 2 * (uint64_t)token_bytes) : 0;
+}
+
 uint64_t request_heap(const struct request *r, uint32_t vocabulary)
 {
 	uint64_t row = r->flags & REQUEST_LOGITS ? (uint64_t)vocabulary * sizeof *r->logits : 0;
 
-	return sizeof *r + row + 2 * (uint64_t)r->n_prompt * sizeof *r->tokens;
+	return sizeof *r + row + r->routes.size + 2 * (uint64_t)r->n_prompt * sizeof *r->tokens;
 }
 
 struct request *request_free(struct request *r)
@@ -45,6 +51,7 @@ struct request *request_free(struct request *r)
 		free((char *)r->stops[i].text);
 	free(r->tokens);
 	free(r->logits);
+	routes_deinit(&r->routes);
 	free(r);
 	return NULL;
 }

@@ -23,6 +23,7 @@
 #include "engine.h"
 #include "error.h"
 #include "list.h"
+#include "routes.h"
 #include "sampler.h"
 
 #define SESSION_ID_SIZE 16
@@ -57,6 +58,7 @@ enum request_flags {
 	REQUEST_LOGITS = 1 << 1,
 	REQUEST_SCORE = 1 << 2,
 	REQUEST_IGNORE_END = 1 << 3,
+	REQUEST_ROUTES = 1 << 4,
 };
 
 /* In the output ring, followed by `text` bytes. */
@@ -122,6 +124,8 @@ struct request {
 	uint32_t n_tokens, room_tokens;
 	uint32_t base;	 /* positions of seq before the step under way */
 	bool holds;	 /* the session: it was admitted */
+	uint32_t serial; /* in the order in which they came */
+	uint32_t routed; /* positions whose routes were given out, or are about to be */
 	uint32_t scored; /* tokens of the prompt that were given out (scoring) */
 	int in_step;	 /* enum engine_context, or -1 */
 	uint32_t step_rows;
@@ -143,12 +147,15 @@ struct request {
 	_Atomic(uint32_t) computed; /* positions of the prompt, for PROGRESS */
 	float *logits;		    /* one row; whose, says logits_full */
 	_Atomic(bool) logits_full;
+	struct routes routes; /* for REQUEST_ROUTES */
 	_Atomic(uint32_t) out_head, out_tail;
 	uint8_t out[LIMIT_REQUEST_OUTPUT] __attribute__((aligned(8)));
 };
 
 /* NULL where there is no memory.  vocabulary: length of a row, for REQUEST_LOGITS. */
 struct request *request_new(uint32_t flags, uint32_t vocabulary);
+/* Room for the routes of so many bytes a token; 0 or -ENOMEM. */
+int request_want_routes(struct request *r, uint32_t token_bytes);
 /* Bytes of heap that it may come to hold: the prompt, and an answer as long. */
 uint64_t request_heap(const struct request *r, uint32_t vocabulary);
 /* Not while the engine holds it.  NULL is fine; returns NULL. */

@@ -3,6 +3,7 @@
 
 /* What sched.c (queue, admission, memory) and sched-step.c (rows, tokens) share.  Engine thread. */
 
+#include <assert.h>
 #include <stdatomic.h>
 
 #include "sched.h"
@@ -17,7 +18,9 @@ struct sched_user {
 struct sched_row {
 	struct request *request;
 	uint32_t position;
+	uint8_t routes; /* sched-routes.c: who is told */
 };
+static_assert(LIMIT_TRACES < 8, "sched_row.routes is too small");
 
 struct sched_step {
 	bool running;
@@ -34,7 +37,11 @@ struct sched {
 	uint32_t n_active;
 	uint64_t round;
 	struct sched_step steps[ENGINE_CONTEXTS];
-	void *scratch; /* of the sampler */
+	void *scratch;	      /* of the sampler */
+	uint32_t route_bytes; /* of a token */
+	struct trace *traces[LIMIT_TRACES];
+	uint32_t serial;		    /* of the last request */
+	enum engine_context routes_context; /* of the tile under way */
 	_Atomic(uint32_t) queued, active;
 	_Atomic(uint64_t) prompt_tokens, reused_tokens, generated_tokens, preemptions, evictions;
 };
@@ -52,6 +59,17 @@ void sched_step_begin(struct sched *s, enum engine_context c);
 void sched_step_drop(struct sched *s, struct request *r);
 /* A tile of it. */
 enum sched_result sched_step_advance(struct sched *s, enum engine_context c);
+
+/* The callbacks get the row; the scheduler is found through it. */
+extern __thread struct sched *sched_current;
+
+/* sched-routes.c: at most so many of r's rows have room for their routes. */
+uint32_t sched_routes_rows(struct sched *s, struct request *r, uint32_t most);
+/* Whether anybody is told what is chosen for the row, which is about to go into a step. */
+bool sched_routes_add(struct sched *s, enum engine_context c, struct sched_row *row);
+void sched_on_route(
+	void *arg, uint32_t layer, const uint32_t *experts, const float *weights, uint32_t k);
+void sched_routes_end(struct sched *s, enum engine_context c);
 
 /* Tells the loop that there is something to read. */
 void sched_output(struct sched *s, struct request *r);

@@ -178,8 +178,7 @@ static void sched_generated(
 	}
 }
 
-/* The callbacks get the row; the scheduler is found through it. */
-static __thread struct sched *sched_current;
+__thread struct sched *sched_current;
 
 static void sched_on_logits(void *arg, const float *logits)
 {
@@ -203,17 +202,24 @@ static void sched_on_error(void *arg, int code, const char *text)
 
 static const struct engine_callbacks sched_callbacks = {
 	.on_logits = sched_on_logits,
+	.on_route = sched_on_route,
 	.on_error = sched_on_error,
 };
 
-/* Room for n bytes of output; else the loop pokes us when it has read. */
-static bool sched_has_room(struct request *r, size_t n)
+static bool sched_has_all_room(struct sched *s, struct request *r, size_t n)
 {
-	if (request_out_room(r) >= n && !atomic_load(&r->logits_full))
+	return request_out_room(r) >= n && !atomic_load(&r->logits_full) &&
+	       sched_routes_rows(s, r, 1);
+}
+
+/* Room for n bytes of output; else the loop pokes us when it has read. */
+static bool sched_has_room(struct sched *s, struct request *r, size_t n)
+{
+	if (sched_has_all_room(s, r, n))
 		return true;
 	atomic_store(&r->starved, true);
 	/* It may have read meanwhile: then it has not seen the flag. */
-	if (request_out_room(r) < n || atomic_load(&r->logits_full))
+	if (!sched_has_all_room(s, r, n))
 		return false;
 	atomic_store(&r->starved, false);
 	return true;
@@ -269,8 +275,9 @@ static uint32_t sched_rows_of(
 
 	if ((score || left > 1 ? ENGINE_BULK : ENGINE_LIVE) != c)
 		return 0;
-	if (!sched_has_room(r, SCHED_ROOM_TOKEN))
+	if (!sched_has_room(s, r, SCHED_ROOM_TOKEN))
 		return 0;
+	most = sched_routes_rows(s, r, most);
 	if (score) {
 		if (!r->scored && !sched_score_first(s, r))
 			return 0;
@@ -286,13 +293,15 @@ static void sched_rows_add(struct sched *s, struct sched_step *step, enum engine
 
 	for (uint32_t i = 0; i < n; ++i) {
 		bool want = r->flags & REQUEST_SCORE || at + i + 1 == r->n_tokens;
+		struct sched_row *row = &step->rows[step->n];
 
-		step->rows[step->n] = (struct sched_row){.request = r, .position = at + i};
+		*row = (struct sched_row){.request = r, .position = at + i};
 		step->engine_rows[step->n] = (struct engine_row){
 			.seq = r->session->seq,
 			.token = r->tokens[at + i],
-			.want = want ? ENGINE_WANT_LOGITS : 0,
-			.arg = &step->rows[step->n],
+			.want = (want ? ENGINE_WANT_LOGITS : 0u) |
+				(sched_routes_add(s, c, row) ? ENGINE_WANT_ROUTES : 0u),
+			.arg = row,
 		};
 		++step->n;
 	}
@@ -411,6 +420,7 @@ void sched_step_begin(struct sched *s, enum engine_context c)
 		for (size_t i = 0; i < step->n; ++i)
 			step->rows[i].request->in_step = -1;
 		sched_step_fail(s, step, k, "the engine refused the step");
+		sched_routes_end(s, c);
 		return;
 	}
 	step->running = true;
@@ -422,6 +432,7 @@ static void sched_step_end(struct sched *s, enum engine_context c)
 	struct sched_step *step = &s->steps[c];
 
 	step->running = false;
+	sched_routes_end(s, c);
 	for (size_t i = 0; i < step->n; ++i) {
 		struct request *r = step->rows[i].request;
 		uint32_t done;
@@ -441,10 +452,12 @@ enum sched_result sched_step_advance(struct sched *s, enum engine_context c)
 	int k;
 
 	sched_current = s;
+	s->routes_context = c;
 	k = engine_advance(s->config.engine, c);
 	if (k < 0) {
 		sched_step_fail(s, step, k, "the engine failed; the log of moed says more");
 		step->running = false;
+		sched_routes_end(s, c);
 		return SCHED_RUN_MORE;
 	}
 	if (k == ENGINE_WAITING)

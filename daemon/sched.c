@@ -20,6 +20,7 @@ int sched_new(struct sched **ret, const struct sched_config *config)
 	if (!s)
 		return -ENOMEM;
 	s->config = *config;
+	s->route_bytes = config->desc ? routes_token_bytes(config->desc) : 0;
 	list_init(&s->users);
 	list_init(&s->idle);
 	list_init(&s->over);
@@ -116,6 +117,7 @@ void sched_submit(struct sched *s, struct request *r)
 	struct sched_user *u = sched_user_get(s, r->uid);
 
 	r->state = REQUEST_QUEUED;
+	r->serial = s->serial++;
 	r->n_tokens = r->n_prompt;
 	r->room_tokens = r->n_prompt;
 	answer_init(&r->answer, r->stops, r->n_stops);
@@ -305,7 +307,8 @@ static uint32_t sched_common(const struct request *r)
 	const struct session *session = r->session;
 	uint32_t most = num_min(engine_seq_length(session->seq), r->n_tokens - 1), n = 0;
 
-	if ((r->flags & REQUEST_SCORE) || !session->tokens)
+	/* Whoever wants routes wants those of the whole prompt. */
+	if (r->flags & (REQUEST_SCORE | REQUEST_ROUTES) || !session->tokens)
 		return 0;
 	while (n < most && session->tokens[n] == r->tokens[n])
 		++n;

@@ -28,6 +28,11 @@ enum sched_message {
 	SCHED_OUTPUT,	  /* to the loop: a request has output, or progress */
 	SCHED_DONE,	  /* to the loop: the request is the loop's again */
 	SCHED_FORGOTTEN,  /* to the loop: the session is the loop's again */
+	SCHED_TRACE,	  /* to the engine: a struct trace of all requests */
+	SCHED_UNTRACE,	  /* to the engine: no more of that */
+	SCHED_ROUTES,	  /* to the loop: a trace has entries */
+	SCHED_UNTRACED,	  /* to the loop: the trace is the loop's again */
+	SCHED_EXPERTS,	  /* both ways: a struct popularity to be filled in */
 };
 
 struct sched_config {
@@ -36,6 +41,7 @@ struct sched_config {
 	uint32_t vocabulary;
 	uint32_t context; /* positions of one session */
 	uint32_t live_rows, bulk_rows;
+	const struct desc *desc; /* NULL: nobody is told what routers choose */
 	void (*post)(void *arg, uint32_t message, void *object);
 	void *arg;
 };
@@ -49,6 +55,10 @@ struct sched *sched_free(struct sched *s);
 void sched_submit(struct sched *s, struct request *r);
 void sched_poke(struct sched *s, struct request *r);
 void sched_forget(struct sched *s, struct session *session);
+
+/* Traces from the next steps on; ends it: SCHED_UNTRACED comes. */
+void sched_trace(struct sched *s, struct trace *t);
+void sched_untrace(struct sched *s, struct trace *t);
 
 enum sched_result {
 	SCHED_RUN_IDLE,	   /* nothing to do until a message comes */

@@ -93,6 +93,20 @@ static void status_users(FILE *f, struct manager *m, uid_t uid, bool others)
 	(void)fputc('}', f);
 }
 
+/* Everybody may know that somebody looks on, and who. */
+static void status_tracing(FILE *f, const struct manager *m)
+{
+	const char *comma = "";
+
+	(void)fprintf(f, ", \"tracing\": {\"all\": %u, \"uids\": [", m->n_traces);
+	list_for_each(it, &m->traces)
+	{
+		(void)fprintf(f, "%s%u", comma, (unsigned)list_entry(it, struct trace, link)->uid);
+		comma = ", ";
+	}
+	(void)fputs("]}", f);
+}
+
 static void status_ms(FILE *f, const char *name, const struct status_latencies *l)
 {
 	(void)fprintf(f, "\"%s\": {\"p50\": %.3f, \"p99\": %.3f, \"count\": %" PRIu64 "}", name,
@@ -263,6 +277,7 @@ char *status_json(struct manager *m, uid_t uid, int others, size_t *ret_size)
 	status_budget(f, m);
 	status_engine(f, m);
 	status_users(f, m, uid, others);
+	status_tracing(f, m);
 	status_totals(f, m);
 	(void)fputs(", \"latencies_ms\": {", f);
 	status_ms(f, "ttft", &m->ttft);

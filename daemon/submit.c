@@ -198,6 +198,7 @@ static struct request *submit_request(struct submit *s, const struct load *load)
 		{WIRE_SUBMIT_LOGITS, REQUEST_LOGITS},
 		{WIRE_SUBMIT_SCORE, REQUEST_SCORE},
 		{WIRE_SUBMIT_IGNORE_EOS, REQUEST_IGNORE_END},
+		{WIRE_SUBMIT_ROUTES, REQUEST_ROUTES},
 	};
 	uint32_t wanted = 0;
 	struct request *r;
@@ -208,6 +209,8 @@ static struct request *submit_request(struct submit *s, const struct load *load)
 	r = request_new(wanted, load->desc->vocabulary);
 	if (!r)
 		return NULL;
+	if (wanted & REQUEST_ROUTES && request_want_routes(r, routes_token_bytes(load->desc)) < 0)
+		return request_free(r);
 	r->sampling = (struct sampler_params){.temperature = s->head.temperature,
 		.top_k = s->head.top_k,
 		.top_p = s->head.top_p,

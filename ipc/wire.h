@@ -25,7 +25,7 @@
 #define WIRE_SIZE(type, bytes) static_assert(sizeof(struct type) == (bytes), #type " changed size")
 
 #define WIRE_MAJOR 1u /* another major is refused, both numbers named */
-#define WIRE_MINOR 0u /* the lower of the two minors is spoken */
+#define WIRE_MINOR 1u /* the lower of the two minors is spoken; 1: routes and experts */
 
 #define WIRE_MAGIC 0x31454f4du			 /* "MOE1": first field of socket messages */
 #define WIRE_SEGMENT_MAGIC 0x314745534d454f4dull /* "MOEMSEG1": first field of segments */
@@ -199,6 +199,9 @@ enum wire_type {
 	WIRE_STATUS = 8, /* no payload; answered by STATUS_PIECE... or ERROR */
 	WIRE_PING = 9,	 /* struct wire_ping; answered by PONG */
 	WIRE_ADMIN = 10, /* struct wire_admin; OK or ERROR */
+	/* minor 1 */
+	WIRE_EXPERTS = 11, /* no payload; answered by STATUS_PIECE... or ERROR */
+	WIRE_TRACE = 12,   /* struct wire_trace; ROUTES... until CANCEL, then TRACED; or ERROR */
 
 	/* daemon to client */
 	WIRE_SESSION = 32,	/* struct wire_session */
@@ -211,6 +214,9 @@ enum wire_type {
 	WIRE_ERROR = 39,	/* struct wire_error and text; ends the request */
 	WIRE_STATUS_PIECE = 40, /* struct wire_status_piece and JSON text */
 	WIRE_PONG = 41,		/* struct wire_ping */
+	/* minor 1 */
+	WIRE_ROUTES = 42, /* struct wire_routes and entries */
+	WIRE_TRACED = 43, /* struct wire_traced; ends a trace */
 };
 
 /*
@@ -271,7 +277,9 @@ enum wire_mode {
 #define WIRE_SUBMIT_LOGITS 2u	  /* LOGITS before each TOKEN: the row it was drawn from */
 #define WIRE_SUBMIT_SCORE 4u	  /* no generation: TOKEN for every token of the prompt */
 #define WIRE_SUBMIT_IGNORE_EOS 8u /* go on to max_tokens: for measurements */
-#define WIRE_SUBMIT_FLAGS 15u
+#define WIRE_SUBMIT_ROUTES 16u	  /* ROUTES of every position that is computed; minor 1 */
+#define WIRE_SUBMIT_FLAGS 31u
+#define WIRE_SUBMIT_FLAGS_0 15u /* those of minor 0 */
 
 /*
  * A request always carries its whole prompt (the whole conversation); the session is where the
@@ -444,3 +452,61 @@ struct wire_status_piece {
 WIRE_AT(wire_status_piece, offset, 0);
 WIRE_AT(wire_status_piece, of, 4);
 WIRE_SIZE(wire_status_piece, 8);
+
+struct wire_trace {
+	uint32_t flags; /* none yet: 0 */
+	uint32_t reserved;
+};
+WIRE_AT(wire_trace, flags, 0);
+WIRE_AT(wire_trace, reserved, 4);
+WIRE_SIZE(wire_trace, 8);
+
+/* Precedes `count` entries, each a struct wire_route and its choices. */
+struct wire_routes {
+	uint64_t lost; /* tokens, since the trace began, for which there was no room */
+	uint32_t count;
+	uint32_t reserved;
+};
+WIRE_AT(wire_routes, lost, 0);
+WIRE_AT(wire_routes, count, 8);
+WIRE_AT(wire_routes, reserved, 12);
+WIRE_SIZE(wire_routes, 16);
+
+#define WIRE_ROUTE_DECODE 1u /* a token of the answer; else of the prompt */
+
+/* What the router of a layer chose for a token; its choices follow, the best first. */
+struct wire_route {
+	uint32_t turn;	   /* tells requests apart in a trace of all; else 0 */
+	uint32_t position; /* of the token in its session */
+	uint32_t bytes;	   /* of one expert of the layer */
+	uint16_t layer;
+	uint8_t flags;
+	uint8_t count; /* choices */
+};
+WIRE_AT(wire_route, turn, 0);
+WIRE_AT(wire_route, position, 4);
+WIRE_AT(wire_route, bytes, 8);
+WIRE_AT(wire_route, layer, 12);
+WIRE_AT(wire_route, flags, 14);
+WIRE_AT(wire_route, count, 15);
+WIRE_SIZE(wire_route, 16);
+
+#define WIRE_CHOICE_RESIDENT 1u /* it was in memory when it was chosen */
+
+struct wire_choice {
+	uint16_t expert;
+	uint16_t flags;
+	float weight;
+};
+WIRE_AT(wire_choice, expert, 0);
+WIRE_AT(wire_choice, flags, 2);
+WIRE_AT(wire_choice, weight, 4);
+WIRE_SIZE(wire_choice, 8);
+
+struct wire_traced {
+	uint64_t tokens; /* whose routes were sent */
+	uint64_t lost;	 /* for which there was no room */
+};
+WIRE_AT(wire_traced, tokens, 0);
+WIRE_AT(wire_traced, lost, 8);
+WIRE_SIZE(wire_traced, 16);

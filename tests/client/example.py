@@ -12,7 +12,7 @@ from pathlib import Path
 
 build, prefix, source, fake = sys.argv[1:5]
 cc = sys.argv[5:]
-EXPORTED = 14
+EXPORTED = 16
 
 with tempfile.TemporaryDirectory(prefix="moed-test-") as tmp:
     stage = os.path.join(tmp, "stage")

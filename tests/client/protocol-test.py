@@ -3,6 +3,7 @@
 """docs/PROTOCOL.md is true: its client against the fake daemon, and against moed on a small model.
 Usage: protocol-test.py FAKE-MOED [MOED MOE-MODEL]; 77 where moed cannot run here."""
 
+import collections
 import json
 import math
 import os
@@ -10,8 +11,9 @@ import sys
 import tempfile
 
 from daemon import Daemon, Fake, Skip
-from protocol import (ACCEPTED, CANCELLED, IGNORE_END, LENGTH, LOGITS, LOGPROBS, PROGRESS, SCORE,
-                      STOP, TOKEN, WANT_LOGITS, Client, Failed, text_of)
+from protocol import (ACCEPTED, CANCELLED, EXPERTS, IGNORE_END, LENGTH, LOGITS, LOGPROBS, PROGRESS,
+                      ROUTES, SCORE, STOP, TOKEN, WANT_LOGITS, WANT_ROUTES, Client, Failed, Gone,
+                      text_of)
 
 
 def expect_error(code, call, *args, **kwargs):
@@ -50,7 +52,7 @@ def test_fake(path):
 
 def test_greeting(c, context):
     w = c.welcome
-    assert w.major == 1 and w.minor == 0 and w.pid > 0 and w.record_max == 16384
+    assert w.major == 1 and w.minor == 1 and w.pid > 0 and w.record_max == 16384
     assert w.context >= context and w.vocabulary > 256 and w.sessions_max and w.requests_max
 
 
@@ -130,6 +132,69 @@ def test_cancel(c):
     assert c.answer(other)[1].generated == 5
 
 
+def check_routes(entries, layers, tokens, k=2):
+    """All layers of each token, once."""
+    seen = sorted((e.turn, e.position, e.layer) for e in entries)
+    assert len(seen) == len(set(seen)) == tokens * layers
+    for e in entries:
+        assert len(e.choices) == k == len({x.expert for x in e.choices}) and e.bytes > 0
+        weights = [x.weight for x in e.choices]
+        assert weights == sorted(weights, reverse=True) and abs(sum(weights) - 1) < 1e-5
+
+
+def count(entries):
+    uses = collections.Counter()
+    for e in entries:
+        uses.update((e.layer, x.expert) for x in e.choices)
+    return uses
+
+
+def uses_of(experts):
+    return collections.Counter({(y["layer"], x): n for y in experts["layers"]
+                                for x, n in enumerate(y["uses"])})
+
+
+def test_routes(c):
+    before = json.loads(c.experts())
+    layers = len(before["layers"])
+    assert before["experts"] == 8 and before["top_k"] == 2 and layers > 0
+    assert all(len(y[name]) == 8 for y in before["layers"]
+               for name in ("uses", "weights", "resident"))
+    other = Client(c.path)
+    trace = other.trace()
+    expect_error(-16, other.trace)
+    assert json.loads(c.status())["tracing"] == {"all": 1, "uids": [os.getuid()]}
+    number = c.submit("the thing in the other thing", max_tokens=9,
+                      flags=WANT_ROUTES | IGNORE_END)
+    entries = []
+    for kind, value in c.stream(number):
+        if kind == ROUTES:
+            entries += value
+    tokens = value.prompt_tokens + value.generated - 1
+    assert value.generated == 9 and value.reused == 0
+    check_routes(entries, layers, tokens)
+    assert sum(e.decode for e in entries) == 8 * layers and not any(e.turn for e in entries)
+    after = json.loads(c.experts())
+    assert uses_of(after) - uses_of(before) == count(entries)
+    c.answer(c.submit("another", max_tokens=3, flags=IGNORE_END))
+    all_of_them, told, lost = other.traced(trace)
+    assert told * layers == len(all_of_them) and lost == 0
+    check_routes(all_of_them, layers, told)
+    assert len({e.turn for e in all_of_them}) == 2
+    assert count(all_of_them) - count(entries) and not count(entries) - count(all_of_them)
+    assert json.loads(c.status())["tracing"] == {"all": 0, "uids": []}
+    other.trace()  # ended by closing
+    other.close()
+    old = Client(c.path, minor=0)
+    old.answer(old.submit("minor 0", max_tokens=1))
+    old.put(EXPERTS, old.new_number())
+    try:
+        old.status()
+    except Gone:
+        return
+    raise AssertionError("a record of minor 1 was taken from minor 0")
+
+
 def test_errors(c):
     context, vocabulary = c.welcome.context, c.welcome.vocabulary
 
@@ -154,7 +219,8 @@ def test_real(moed, moe_model, folder):
     with Daemon(moed, moe_model, folder) as d:
         c = Client(d.socket)
         test_greeting(c, 256)
-        for test in (test_answers, test_logprobs, test_stops, test_cancel, test_errors):
+        for test in (test_answers, test_logprobs, test_stops, test_cancel, test_routes,
+                     test_errors):
             test(c)
         status = json.loads(c.status())
         assert status["version"] == c.welcome.version, status

@@ -16,11 +16,11 @@ import time
 MAGIC, SEGMENT_MAGIC = 0x31454F4D, 0x314745534D454F4D
 HELLO, LOADING, WELCOME, REFUSED = 1, 2, 3, 4
 (PAD, SESSION_OPEN, SESSION_CLOSE, SESSION_FORGET, SUBMIT, DATA, SUBMIT_END, CANCEL, STATUS, PING,
- ADMIN) = range(11)
+ ADMIN, EXPERTS, TRACE) = range(13)
 (SESSION, OK, ACCEPTED, PROGRESS, TOKEN, LOGITS, DONE, ERROR, STATUS_PIECE,
- PONG) = range(32, 42)
+ PONG, ROUTES, TRACED) = range(32, 44)
 TEXT, CHAT, IDS = 1, 2, 3
-LOGPROBS, WANT_LOGITS, SCORE, IGNORE_END = 1, 2, 4, 8
+LOGPROBS, WANT_LOGITS, SCORE, IGNORE_END, WANT_ROUTES = 1, 2, 4, 8, 16
 DATA_TURN, DATA_TEXT, DATA_IDS, DATA_STOP = 1, 2, 3, 4
 STOP, LENGTH, CANCELLED = 1, 2, 3
 NO_SESSION = bytes(16)
@@ -30,6 +30,8 @@ SEALS, SEAL_FUTURE_WRITE = 1 | 2 | 4, 16
 Welcome = collections.namedtuple("Welcome", "major minor pid client daemon record_max sessions_max "
                                  "requests_max vocabulary context prompt_max version")
 Token = collections.namedtuple("Token", "id position logprob from_prompt text")
+Route = collections.namedtuple("Route", "turn position bytes layer decode choices")
+Choice = collections.namedtuple("Choice", "expert resident weight")
 Done = collections.namedtuple("Done", "finish prompt_tokens generated reused queue_ns prefill_ns "
                               "decode_ns io_wait_ns hits misses bytes_read bytes_useful")
 
@@ -48,7 +50,7 @@ class Gone(Exception):
     """The daemon has closed the connection."""
 
 
-def hello(major=1, minor=0):
+def hello(major=1, minor=1):
     return struct.pack("<IHHHHIQQ", MAGIC, HELLO, 32, major, minor, 0, 0, 0)
 
 
@@ -86,13 +88,14 @@ class Words:
 
 
 class Client:
-    def __init__(self, path, timeout=60):
+    def __init__(self, path, timeout=60, minor=1):
+        self.path = path
         self.timeout, self.number, self.loading = timeout, 0, []
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.connect(path)
         self.sock.settimeout(timeout)
         try:
-            self.sock.send(hello())
+            self.sock.send(hello(minor=minor))
         except BrokenPipeError:  # REFUSED may be there already
             pass
         while not self.greeted():
@@ -134,7 +137,7 @@ class Client:
         self.other_map = mmap.mmap(fds[1], self.welcome.daemon[0], prot=mmap.PROT_READ)
         for mapping, geometry in ((self.own_map, self.welcome.client),
                                   (self.other_map, self.welcome.daemon)):
-            assert struct.unpack_from("<QHHIQII", mapping) == (SEGMENT_MAGIC, 1, 0, 640, *geometry)
+            assert struct.unpack_from("<QHHIQII", mapping) == (SEGMENT_MAGIC, 1, 1, 640, *geometry)
         self.fds = list(fds)
         self.own, self.other = Words(self.own_map), Words(self.other_map)
         self.head = self.tail = 0
@@ -281,9 +284,33 @@ class Client:
         answer = self.ask(PING, struct.pack("<QII", cookie, busy, 0), PONG)
         assert struct.unpack("<QII", answer) == (cookie, busy, 0)
 
-    def status(self):
+    def experts(self):
+        return self.status(EXPERTS)
+
+    def trace(self):
+        """Its number; from here on all is told."""
+        number = self.new_number()
+        self.put(TRACE, number, struct.pack("<II", 0, 0))
+        kind, payload = self.get(number)
+        if kind == ERROR:
+            self.fail(payload)
+        assert kind == ROUTES and routes_of(payload) == (0, [])
+        return number
+
+    def traced(self, number):
+        """Ends a trace: (entries, tokens told, tokens lost)"""
+        self.cancel(number)
+        entries = []
+        while True:
+            kind, payload = self.get(number)
+            if kind == TRACED:
+                return (entries, *struct.unpack("<QQ", payload))
+            assert kind == ROUTES
+            entries += routes_of(payload)[1]
+
+    def status(self, kind=STATUS):
         number, text = self.new_number(), b""
-        self.put(STATUS, number)
+        self.put(kind, number)
         while True:
             kind, payload = self.get(number)
             if kind == ERROR:
@@ -357,6 +384,10 @@ class Client:
                 assert accepted and figures[12:] == (0, 0, 0, 0)
                 yield kind, Done(*figures[:12])
                 return
+            elif kind == ROUTES:
+                lost, entries = routes_of(payload)
+                assert lost == 0 and entries
+                yield kind, entries
             # Others are of a later minor.
 
     def answer(self, number):
@@ -376,6 +407,20 @@ class Client:
                 self.fail(payload)
             if kind == DONE:
                 return Done(*struct.unpack("<IIII8Q4Q", payload)[:12])
+
+
+def routes_of(payload):
+    """(lost, [Route]) of a record ROUTES"""
+    lost, count, zero = struct.unpack_from("<QII", payload)
+    entries, at = [], 16
+    for _ in range(count):
+        turn, position, size, layer, flags, n = struct.unpack_from("<IIIHBB", payload, at)
+        choices = [struct.unpack_from("<HHf", payload, at + 16 + 8 * i) for i in range(n)]
+        entries.append(Route(turn, position, size, layer, bool(flags & 1),
+                             [Choice(e, bool(f & 1), w) for e, f, w in choices]))
+        at += 16 + 8 * n
+    assert zero == 0 and at == len(payload)
+    return lost, entries
 
 
 def text_of(tokens):

@@ -10,6 +10,8 @@
 
 #define FAKE_VOCABULARY 64u
 #define FAKE_CONTEXT 512u
+#define FAKE_LAYERS 2u
+#define FAKE_EXPERTS 8u
 
 struct engine {
 	uint32_t free, all;		 /* positions of the pool */

@@ -25,6 +25,7 @@ static const struct {
 	{PRIVILEGE_RELOAD, "reload", false, true},
 	{PRIVILEGE_DRAIN, "drain", false, true},
 	{PRIVILEGE_FORGET, "forget", true, true},
+	{PRIVILEGE_TRACE, "trace", false, true},
 };
 
 static void test_table(void **state)

@@ -37,6 +37,7 @@ struct engine_thread {
 	bool stopped;
 	struct request *running[RUNNING];
 	size_t n_running;
+	struct trace *traces[LIMIT_TRACES];
 	struct queue_message messages[MESSAGES];
 	size_t first, last;
 };
@@ -72,12 +73,37 @@ static void finish(size_t i, enum request_finish how)
 	post(SCHED_DONE, r);
 }
 
+/* Routes of a token, to whoever wants them. */
+static void emit_routes(struct request *r, uint8_t n)
+{
+	struct {
+		struct wire_route head;
+		struct wire_choice choices[8];
+	} entry = {.head = {.position = n, .layer = n, .count = n % 9}};
+	uint32_t size = (uint32_t)(sizeof(entry.head) + n % 9 * sizeof(*entry.choices));
+
+	for (uint32_t i = 0; i < n % 4u && r->routes.size; i++)
+		if (routes_room(&r->routes) >= size)
+			routes_push(&r->routes, &entry, size);
+	for (size_t i = 0; i < LIMIT_TRACES; i++) {
+		struct trace *t = engine.traces[i];
+
+		if (!t)
+			continue;
+		for (uint32_t j = 0; j < n && routes_room(&t->routes) >= size; j++)
+			routes_push(&t->routes, &entry, size);
+		if (!atomic_exchange(&t->to_loop, true))
+			post(SCHED_ROUTES, t);
+	}
+}
+
 static void emit(struct request *r, uint8_t n)
 {
 	struct request_event e = {.id = n, .flags = REQUEST_EVENT_TOKEN | (n & 2)};
 	struct request_event row = {.id = n, .flags = REQUEST_EVENT_LOGITS};
 	static const char text[256] = "text";
 
+	emit_routes(r, n);
 	if (r->flags & REQUEST_LOGITS) {
 		if (atomic_load(&r->logits_full))
 			return;
@@ -161,6 +187,17 @@ bool engine_thread_take(struct engine_thread *t, struct queue_message *ret)
 	return true;
 }
 
+static void trace(struct engine_thread *t, struct trace *from, struct trace *to)
+{
+	for (size_t i = 0; i < LIMIT_TRACES; i++) {
+		if (t->traces[i] == from) {
+			t->traces[i] = to;
+			return;
+		}
+	}
+	abort(); /* more than the limits allow */
+}
+
 void engine_thread_send(struct engine_thread *t, uint32_t type, void *object)
 {
 	if (type == SCHED_FORGET) {
@@ -169,6 +206,13 @@ void engine_thread_send(struct engine_thread *t, uint32_t type, void *object)
 		if (t->n_running == RUNNING)
 			abort(); /* more than the limits allow */
 		t->running[t->n_running++] = object;
+	} else if (type == SCHED_TRACE) {
+		trace(t, NULL, object);
+	} else if (type == SCHED_UNTRACE) {
+		trace(t, object, NULL);
+		post(SCHED_UNTRACED, object);
+	} else if (type == SCHED_EXPERTS) {
+		post(SCHED_EXPERTS, object);
 	} else {
 		for (size_t i = 0; i < t->n_running; i++) {
 			if (t->running[i] == object && atomic_load(&t->running[i]->cancel)) {
@@ -271,7 +315,9 @@ static int hostile_sock(const struct hostile *h)
 
 static void hostile_hello(struct hostile *h)
 {
-	struct wire_hello hello = {.message = {WIRE_MAGIC, WIRE_HELLO, sizeof(hello)}, .major = 1};
+	struct wire_hello hello = {.message = {WIRE_MAGIC, WIRE_HELLO, sizeof(hello)},
+		.major = WIRE_MAJOR,
+		.minor = WIRE_MINOR};
 
 	hostile_close(h);
 	h->sock = sock_connect(path, NULL);
@@ -321,7 +367,7 @@ static void hostile_submit(struct hostile *h)
 	size_t n = take(1);
 	const uint8_t *bytes = take_bytes(&n);
 
-	submit.flags = (uint32_t)value % 16;
+	submit.flags = (uint32_t)value % 32;
 	if (at < sizeof(submit))
 		((uint8_t *)&submit)[at] = (uint8_t)value;
 	memcpy(data.text, bytes, n);
