@@ -16,6 +16,7 @@
 
 #include "clock.h"
 #include "num.h"
+#include "relax.h"
 
 /*
  * Longer than what worker 0 does alone between two jobs of a layer, a long context's attention and
@@ -77,15 +78,6 @@ struct team {
 	struct worker workers[LIMIT_THREADS];
 };
 
-static void pause_cpu(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
-}
-
 static void futex_wait(atomic_uint *word, unsigned expected, unsigned whom)
 {
 	(void)syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected, NULL, NULL, whom);
@@ -114,7 +106,7 @@ static bool enter(struct team *t, unsigned *number)
 			return true;
 		}
 		if (++spins % SPIN_ROUNDS || clock_now() - start < SPIN_NS) {
-			pause_cpu();
+			relax_cpu();
 			continue;
 		}
 		atomic_fetch_add(&t->sleepers, 1);
@@ -197,7 +189,7 @@ static void wait_until_left(struct team *t)
 	while (++spins % SPIN_ROUNDS || clock_now() - start < SPIN_NS) {
 		if (!(atomic_load(&t->gate) & GATE_INSIDE))
 			return;
-		pause_cpu();
+		relax_cpu();
 	}
 	/* Somebody inside was preempted, perhaps: asleep, we leave it our processor. */
 	atomic_store(&t->caller_sleeps, clock_now());

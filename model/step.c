@@ -26,6 +26,7 @@ struct run {
 	step_fn fn;
 	void *arg;
 	uint32_t piece;
+	struct store *store;
 	struct team_shares shares;
 };
 
@@ -34,8 +35,12 @@ static void run_worker(void *arg, unsigned worker, unsigned workers)
 	struct run *r = arg;
 	uint32_t begin, end;
 
-	while (team_shares_take(&r->shares, worker, r->piece, &begin, &end))
+	while (team_shares_take(&r->shares, worker, r->piece, &begin, &end)) {
 		r->fn(r->arg, worker, begin, end);
+		/* The engine's thread: reads go on meanwhile. */
+		if (worker == 0 && r->store)
+			store_service(r->store);
+	}
 }
 
 void step_run(struct engine *e, step_fn fn, void *arg, size_t n, size_t piece)
@@ -50,6 +55,7 @@ void step_run(struct engine *e, step_fn fn, void *arg, size_t n, size_t piece)
 	r.fn = fn;
 	r.arg = arg;
 	r.piece = (uint32_t)piece;
+	r.store = e->store;
 	team_shares_init(&r.shares, team_size(e->team), (uint32_t)n, r.piece);
 	team_run(e->team, run_worker, &r);
 }

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,7 @@ struct pool {
 	pthread_mutex_t lock;
 	pthread_cond_t work, results_come;
 	bool stop;
+	atomic_bool has_results; /* result_count > 0, for who looks without the lock */
 	unsigned n_threads;
 	size_t in_flight; /* submitted and not reaped */
 	unsigned read_head, read_count, result_head, result_count;
@@ -68,6 +70,7 @@ static void *thread_main(void *arg)
 		(void)pthread_mutex_lock(&p->lock);
 		p->results[(p->result_head + p->result_count++) % DEPTH] =
 			(struct io_result){read.tag, res};
+		atomic_store_explicit(&p->has_results, true, memory_order_relaxed);
 		(void)pthread_cond_signal(&p->results_come);
 	}
 	(void)pthread_mutex_unlock(&p->lock);
@@ -114,8 +117,16 @@ static int pool_reap(struct io *io, struct io_result *results, size_t max, uint6
 		p->result_count--;
 		p->in_flight--;
 	}
+	atomic_store_explicit(&p->has_results, p->result_count > 0, memory_order_relaxed);
 	(void)pthread_mutex_unlock(&p->lock);
 	return (int)n;
+}
+
+static bool pool_ready(const struct io *io)
+{
+	const struct pool *p = (const struct pool *)io;
+
+	return atomic_load_explicit(&p->has_results, memory_order_relaxed);
 }
 
 static size_t pool_depth(const struct io *io)
@@ -145,6 +156,7 @@ static const struct io_ops pool_ops = {
 	.name = "pread",
 	.submit = pool_submit,
 	.reap = pool_reap,
+	.ready = pool_ready,
 	.depth = pool_depth,
 	.free = pool_free,
 };

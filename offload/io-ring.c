@@ -108,6 +108,14 @@ static size_t drain(struct ring *r, struct io_result *results, size_t max)
 	return n;
 }
 
+static bool ring_ready(const struct io *io)
+{
+	const struct ring *r = (const struct ring *)io;
+
+	return io_uring_cq_ready(&r->uring) > 0 ||
+	       (r->deferred && (IO_URING_READ_ONCE(*r->uring.sq.kflags) & IORING_SQ_TASKRUN));
+}
+
 static int ring_reap(struct io *io, struct io_result *results, size_t max, uint64_t timeout_ns)
 {
 	struct ring *r = (struct ring *)io;
@@ -154,6 +162,7 @@ static const struct io_ops ring_ops = {
 	.name = "io_uring",
 	.submit = ring_submit,
 	.reap = ring_reap,
+	.ready = ring_ready,
 	.depth = ring_depth,
 	.free = ring_free,
 };
@@ -162,6 +171,7 @@ static const struct io_ops ring_plain_ops = {
 	.name = "io_uring (plain)",
 	.submit = ring_submit,
 	.reap = ring_reap,
+	.ready = ring_ready,
 	.depth = ring_depth,
 	.free = ring_free,
 };

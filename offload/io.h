@@ -7,6 +7,7 @@
  * can lock itself to them.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,6 +35,11 @@ struct io_ops {
 	/* Up to max results; waits at most timeout_ns for the first (0: only looks).  Count or
 	 * -errno. */
 	int (*reap)(struct io *io, struct io_result *results, size_t max, uint64_t timeout_ns);
+	/*
+	 * Whether a reap() would find something, without a system call: to be asked between pieces
+	 * of other work.
+	 */
+	bool (*ready)(const struct io *io);
 	/* Most reads in flight at once. */
 	size_t (*depth)(const struct io *io);
 	/* Waits for what is in flight, then frees. */

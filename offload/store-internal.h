@@ -118,8 +118,11 @@ struct store {
 	uint32_t n_requests;
 	struct list free_requests, again, ranks[STORE_RANKS];
 	size_t in_flight;
-	uint64_t bytes_in_flight, bytes_most; /* submitted while below bytes_most */
-	uint64_t bytes_background;	      /* the same for those of that rank */
+	uint64_t bytes_in_flight;
+	uint64_t bytes_waiting;		  /* to be asked for yet, but for those of the background */
+	uint64_t bytes_least, bytes_most; /* amounts to be kept in flight */
+	uint64_t bytes_background;	  /* the same for those of that rank */
+	uint64_t no_spin_until;
 	unsigned refused; /* submissions in a row that took nothing while nothing was in flight */
 	int finished;	  /* since the last store_reap() */
 
@@ -145,7 +148,7 @@ void store_read_start(struct store *s, struct store_slot *slot, enum store_rank 
 /* Moves those reads that have not started behind the others of a higher rank. */
 void store_read_hurry(struct store *s, struct store_slot *slot, enum store_rank rank);
 /* True where no read has started; then none will. */
-bool store_read_call_off(struct store_slot *slot);
+bool store_read_call_off(struct store *s, struct store_slot *slot);
 /* Submits as much as is sensible. */
 void store_read_pump(struct store *s);
 /* Takes results; their number or -errno. */

@@ -4,31 +4,41 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
+#include "clock.h"
 #include "limit.h"
 #include "num.h"
+#include "relax.h"
 
 /*
- * About 8 MiB in flight keep a disk busy; more only makes what turns out urgent arrive later.  But
- * nothing is submitted while an expert is computed with, so that of large experts more is in
- * flight: one that is computed should not outlast the reads meanwhile. A read is at most
- * SINGLE_MAX, a longer segment is asked for in pieces of PIECE.
+ * Between these amounts are kept in flight: half of all that is wanted and has not arrived.  The
+ * more, the fuller the disk; but there are disks, virtual ones, that tell of the reads they have
+ * taken only when all are done, and what arrives at the end of a layer is computed with alone: so
+ * less and less.  A read is at most SINGLE_MAX, a longer segment is asked for in pieces of PIECE.
  */
-#define BYTES_IN_FLIGHT ((uint64_t)8 << 20)
-#define BYTES_IN_FLIGHT_MOST ((uint64_t)32 << 20)
+#define BYTES_LEAST ((uint64_t)2 << 20)
+#define BYTES_MOST ((uint64_t)8 << 20)
 #define SINGLE_MAX ((uint64_t)4 << 20)
 #define PIECE ((uint64_t)2 << 20)
 #define BATCH 16u
+
+/*
+ * Who waits for a read looks for it so long before going to sleep.  A processor that has halted is
+ * slow to come back and finds its caches cold: with reads of a millisecond a fifth of the compute
+ * time.  Not where a neighbour wants the processor: who lost it while looking sleeps for a while.
+ */
+#define SPIN_NS (2 * CLOCK_NS_PER_MS)
+#define SPIN_ROUNDS 32u /* from one look at the clock to the next */
+#define NO_SPIN_NS (100 * CLOCK_NS_PER_MS)
 
 int store_reads_init(struct store *s, struct error *err)
 {
 	size_t depth = s->config.io->ops->depth(s->config.io);
 
-	s->bytes_most = BYTES_IN_FLIGHT;
-	for (uint32_t i = 0; i < s->n_classes; i++)
-		s->bytes_most = num_max(s->bytes_most, s->classes[i].size);
-	s->bytes_most = num_min(s->bytes_most, BYTES_IN_FLIGHT_MOST);
-	s->bytes_background = BYTES_IN_FLIGHT;
+	s->bytes_least = BYTES_LEAST;
+	s->bytes_most = BYTES_MOST;
+	s->bytes_background = s->bytes_most;
 	s->n_requests = (uint32_t)num_min(depth, (size_t)LIMIT_READS_IN_FLIGHT);
 	if (s->n_requests == 0)
 		return error_set(err, -EINVAL, "reads of depth 0");
@@ -43,6 +53,32 @@ int store_reads_init(struct store *s, struct error *err)
 void store_reads_deinit(struct store *s)
 {
 	free(s->requests);
+}
+
+/* Of the slot's reads, what has not been asked for. */
+static uint64_t left_to_ask(const struct store_slot *slot)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = slot->segment; i < slot->layout.n_segments; i++)
+		n += slot->layout.segment[i].length;
+	return n - slot->asked;
+}
+
+/* Into the list of its rank, and out of it. */
+static void queue(struct store *s, struct store_slot *slot, enum store_rank rank)
+{
+	list_append(&s->ranks[rank], &slot->link);
+	slot->rank = (uint8_t)rank;
+	if (rank > STORE_RANK_BACKGROUND)
+		s->bytes_waiting += left_to_ask(slot);
+}
+
+static void unqueue(struct store *s, struct store_slot *slot)
+{
+	if (!list_is_empty(&slot->link) && slot->rank > STORE_RANK_BACKGROUND)
+		s->bytes_waiting -= left_to_ask(slot);
+	list_remove(&slot->link);
 }
 
 /* The first error of a slot counts.  What is not asked for yet is not asked for any more. */
@@ -60,8 +96,9 @@ static void fail(
 		item->group, s->config.files[file].path, (unsigned long long)offset);
 	if (error == -ESTALE)
 		error_prefix(&s->error, "the model file changed while in use");
-	list_remove(&slot->link);
+	unqueue(s, slot);
 	slot->segment = (uint8_t)slot->layout.n_segments;
+	slot->asked = 0;
 }
 
 static void check_files(struct store *s, struct store_slot *slot)
@@ -147,23 +184,26 @@ static uint64_t file_offset(const struct store_request *q, uint64_t done)
 
 void store_read_start(struct store *s, struct store_slot *slot, enum store_rank rank)
 {
-	list_append(&s->ranks[rank], &slot->link);
-	slot->rank = (uint8_t)rank;
+	queue(s, slot, rank);
 }
 
 void store_read_hurry(struct store *s, struct store_slot *slot, enum store_rank rank)
 {
-	if (slot->state != SLOT_READING || slot->rank >= rank || list_is_empty(&slot->link))
+	if (slot->state != SLOT_READING || slot->rank >= rank)
 		return;
-	list_remove(&slot->link);
-	store_read_start(s, slot, rank);
+	if (list_is_empty(&slot->link)) {
+		slot->rank = (uint8_t)rank; /* all asked for; somebody waits for it now */
+		return;
+	}
+	unqueue(s, slot);
+	queue(s, slot, rank);
 }
 
-bool store_read_call_off(struct store_slot *slot)
+bool store_read_call_off(struct store *s, struct store_slot *slot)
 {
 	if (slot->state != SLOT_READING || slot->segment > 0 || slot->asked > 0)
 		return false;
-	list_remove(&slot->link);
+	unqueue(s, slot);
 	return true;
 }
 
@@ -212,6 +252,8 @@ static struct store_request *next_request(struct store *s, uint64_t bytes)
 	q->retries = 0;
 	slot->requests++;
 	slot->asked += q->length;
+	if (slot->rank > STORE_RANK_BACKGROUND)
+		s->bytes_waiting -= q->length;
 	if (slot->asked == segment->length) {
 		slot->asked = 0;
 		if (++slot->segment == slot->layout.n_segments)
@@ -261,16 +303,27 @@ static bool is_passing(int error)
 	return error == -EINTR || error == -EAGAIN || error == -EBUSY;
 }
 
+/* The background has nobody who waits for it: it keeps the disk full. */
+static uint64_t most_in_flight(const struct store *s)
+{
+	uint64_t half = (s->bytes_in_flight + s->bytes_waiting) / 2;
+
+	if (s->bytes_waiting == 0)
+		return s->bytes_most;
+	half = num_max(half, s->bytes_least);
+	return num_min(half, s->bytes_most);
+}
+
 void store_read_pump(struct store *s)
 {
 	for (;;) {
 		struct store_request *batch[BATCH];
 		struct io_read reads[BATCH];
-		uint64_t bytes = s->bytes_in_flight;
+		uint64_t bytes = s->bytes_in_flight, most = most_in_flight(s);
 		size_t n = 0;
 		int r;
 
-		while (n < BATCH && bytes < s->bytes_most && s->in_flight + n < s->n_requests) {
+		while (n < BATCH && bytes < most && s->in_flight + n < s->n_requests) {
 			batch[n] = next_request(s, bytes);
 			if (!batch[n])
 				break;
@@ -349,10 +402,48 @@ static void arrive(struct store *s, struct store_request *q, int32_t res)
 	try_again(s, q, -ENODATA, file_offset(q, q->done));
 }
 
+static bool is_awaited(const struct store *s)
+{
+	for (uint32_t i = 0; i < s->n_requests; i++)
+		if (s->requests[i].in_flight && s->requests[i].slot->rank > STORE_RANK_BACKGROUND)
+			return true;
+	return false;
+}
+
+/* Times that this thread lost its processor without giving it up. */
+static long preemptions(void)
+{
+	struct rusage usage;
+
+	return getrusage(RUSAGE_THREAD, &usage) == 0 ? usage.ru_nivcsw : 0;
+}
+
+static void spin(struct store *s, uint64_t timeout_ns)
+{
+	struct io *io = s->config.io;
+	uint64_t start = clock_now(), most = num_min(timeout_ns, SPIN_NS), now = start;
+	long before;
+
+	if (start < s->no_spin_until || io->ops->ready(io) || !is_awaited(s))
+		return;
+	before = preemptions();
+	while (!io->ops->ready(io) && now - start < most) {
+		for (unsigned i = 0; i < SPIN_ROUNDS && !io->ops->ready(io); i++)
+			relax_cpu();
+		now = clock_now();
+	}
+	if (preemptions() != before)
+		s->no_spin_until = now + NO_SPIN_NS;
+}
+
 int store_read_reap(struct store *s, uint64_t timeout_ns)
 {
 	struct io_result results[BATCH];
-	int n = s->config.io->ops->reap(s->config.io, results, BATCH, timeout_ns);
+	int n;
+
+	if (timeout_ns)
+		spin(s, timeout_ns);
+	n = s->config.io->ops->reap(s->config.io, results, BATCH, timeout_ns);
 
 	for (int i = 0; i < n; i++) {
 		uint32_t index = (uint32_t)results[i].tag;

@@ -53,7 +53,7 @@ static struct store_slot *slot_of(struct store *s, const struct store_item *item
 
 static void let_go(struct store *s, struct store_slot *slot)
 {
-	if (--slot->holds == 0 && (slot->state == SLOT_FAILED || store_read_call_off(slot)))
+	if (--slot->holds == 0 && (slot->state == SLOT_FAILED || store_read_call_off(s, slot)))
 		store_slot_clear(s, slot);
 }
 
@@ -161,6 +161,17 @@ bool store_is_here(struct store *s, uint32_t group, uint32_t expert)
 	const struct store_item *item = store_item_find(s, group, expert);
 
 	return item && item->slot != STORE_NONE && s->slots[item->slot].state == SLOT_READY;
+}
+
+void store_service(struct store *s)
+{
+	struct io *io = s->config.io;
+
+	if (s->in_flight == 0 || !io->ops->ready(io))
+		return;
+	/* An error comes again with the next store_reap(). */
+	(void)store_read_reap(s, 0);
+	store_read_pump(s);
 }
 
 size_t store_in_flight(const struct store *s)

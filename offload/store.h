@@ -131,6 +131,13 @@ int store_reap(struct store *s, uint64_t timeout_ns);
 /* Whether an expert is in a slot, whole: nothing would have to be read now. */
 bool store_is_here(struct store *s, uint32_t group, uint32_t expert);
 
+/*
+ * Between pieces of work, without a system call where nothing has arrived: takes what has and
+ * starts what waits for it, so that the disk does not stand still while experts are computed with.
+ * What is finished by it counts in the next store_reap().
+ */
+void store_service(struct store *s);
+
 /* Reads in flight. */
 size_t store_in_flight(const struct store *s);
 

@@ -2,9 +2,10 @@
 
 /*
  * How much of the disk a streamed decode uses, as JSON: random tokens through the engine under a
- * memory limit below the model's size, and in the same run, before and after it, what the disk
- * gives when nothing is computed: the same kind of extents (whole experts, at random) with several
- * amounts in flight, and long reads in sequence.  Not a test: nothing here passes or fails.
+ * memory limit below the model's size, and in the same run, in turn with it, what the disk gives
+ * when nothing is computed: the same kind of extents (whole experts, at random) with several
+ * amounts in flight, and long reads in sequence.  In turn, since the rate of a virtual disk changes
+ * by half within seconds.  Not a test: nothing here passes or fails.
  */
 
 #include <errno.h>
@@ -28,6 +29,7 @@
 #include "num.h"
 #include "plan.h"
 
+#define MEASURE_NS (CLOCK_NS_PER_S / 10)
 #define ROOM ((size_t)768 << 20) /* for reads in flight */
 #define SEQUENTIAL ((uint32_t)4 << 20)
 /* As the store asks for long extents. */
@@ -41,7 +43,7 @@ DEFINE_CLEANUP(struct engine *, engine_free, NULL)
 
 struct options {
 	const char *path, *memory;
-	uint64_t tokens, threads;
+	uint64_t tokens, threads, rounds;
 };
 
 static uint64_t random_below(uint64_t *seed, uint64_t n)
@@ -134,7 +136,7 @@ static int fill(struct flight *f, uint64_t *bytes_in_flight)
 	return 0;
 }
 
-/* Bytes a second over about half a second. */
+/* Bytes a second over about MEASURE_NS. */
 static int measure(struct flight *f, uint64_t most, double *ret)
 {
 	struct io_result results[16];
@@ -146,7 +148,7 @@ static int measure(struct flight *f, uint64_t most, double *ret)
 	do {
 		int n;
 
-		if (r == 0 && clock_now() - start < CLOCK_NS_PER_S / 2)
+		if (r == 0 && clock_now() - start < MEASURE_NS)
 			r = fill(f, &bytes_in_flight);
 		n = f->io->ops->reap(f->io, results, ARRAY_SIZE(results), CLOCK_NS_PER_S);
 		if (n < 0)
@@ -167,7 +169,7 @@ static int measure(struct flight *f, uint64_t most, double *ret)
 	return r;
 }
 
-/* Means over the runs before and after the decode. */
+/* Means over the rounds. */
 struct disk {
 	double sequential, random[5];
 	unsigned runs;
@@ -251,9 +253,9 @@ struct decoded {
 	struct plan plan;
 };
 
-/* A few tokens to fill the slots, then those that are measured. */
-static int measure_decode(struct decoded *x, const struct options *o, const struct gguf *g,
-	const struct desc *d, uint64_t limit, struct error *err)
+/* A few tokens to fill the slots, then those that are measured, in turn with the disk. */
+static int measure_decode(struct decoded *x, struct disk *disk, const struct options *o,
+	const struct gguf *g, const struct desc *d, uint64_t limit, struct error *err)
 {
 	cleanup_(engine_freep) struct engine *e = NULL;
 	struct plan_input in = {.desc = d,
@@ -266,7 +268,7 @@ static int measure_decode(struct decoded *x, const struct options *o, const stru
 	struct engine_config config = {
 		.path = o->path, .desc = d, .plan = &x->plan, .threads = (uint32_t)o->threads};
 	struct engine_seq *s;
-	uint64_t seed = 1, start;
+	uint64_t seed = 1, done = 0;
 	int r = plan_make(&x->plan, &in, err);
 
 	if (r == 0)
@@ -281,13 +283,40 @@ static int measure_decode(struct decoded *x, const struct options *o, const stru
 	for (unsigned i = 0; r == 0 && i < 8; i++)
 		r = decode(e, s, d, &seed);
 	engine_stats(e, &x->before);
-	start = clock_now();
-	for (uint64_t i = 0; r == 0 && i < o->tokens; i++)
-		r = decode(e, s, d, &seed);
-	x->seconds = (double)(clock_now() - start) / (double)CLOCK_NS_PER_S;
+	for (uint64_t i = 1; r == 0 && i <= o->rounds; i++) {
+		uint64_t start;
+
+		r = measure_disk(d, o->path, disk);
+		engine_rested(e);
+		start = clock_now();
+		for (; r == 0 && done < o->tokens * i / o->rounds; done++)
+			r = decode(e, s, d, &seed);
+		x->seconds += (double)(clock_now() - start) / (double)CLOCK_NS_PER_S;
+	}
 	engine_stats(e, &x->after);
 	engine_seq_free(e, s);
 	return r;
+}
+
+/* Where the time of a token goes. */
+static void print_times(const struct decoded *x, double tokens)
+{
+	bool first = true;
+
+	(void)printf("  \"ms_per_token\": {");
+	for (unsigned t = 0; t < ENGINE_TIMES; t++) {
+		uint64_t ns = 0;
+
+		for (unsigned y = 0; y < ENGINE_LAYERS; y++)
+			ns += x->after.times.ns[ENGINE_LIVE][y][t] -
+			      x->before.times.ns[ENGINE_LIVE][y][t];
+		if (!ns)
+			continue;
+		(void)printf("%s\"%s\": %.3f", first ? "" : ", ", engine_time_name(t),
+			(double)ns / tokens / 1e6);
+		first = false;
+	}
+	(void)printf("},\n");
 }
 
 static void print(const struct options *o, const struct decoded *x, const struct disk *disk)
@@ -296,10 +325,11 @@ static void print(const struct options *o, const struct decoded *x, const struct
 	double wait = (double)(x->after.wait_ns - x->before.wait_ns) / 1e9;
 	double compute = (double)(x->after.compute_ns - x->before.compute_ns) / 1e9;
 	uint64_t hits = x->after.hits - x->before.hits, misses = x->after.misses - x->before.misses;
-	double best = 0;
+	double best = 0, bound;
 
 	for (size_t i = 0; i < ARRAY_SIZE(amounts); i++)
 		best = num_max(best, disk->random[i]);
+	bound = num_max(best > 0 ? bytes / best : 0.0, compute);
 	(void)printf("{\n  \"io\": \"%s\", \"direct\": %s, \"threads\": %llu, \"memory\": %llu,\n",
 		disk->io, disk->direct ? "true" : "false", (unsigned long long)o->threads,
 		(unsigned long long)x->plan.limit);
@@ -316,7 +346,11 @@ static void print(const struct options *o, const struct decoded *x, const struct
 	(void)printf(
 		"  \"wait_s\": %.3f, \"compute_s\": %.3f, \"all_s\": %.3f, \"disk_s\": %.3f,\n",
 		wait, compute, x->seconds, best > 0 ? bytes / best : 0.0);
-	(void)printf("  \"share_of_disk\": %.3f\n}\n", best > 0 ? bytes / x->seconds / best : 0.0);
+	print_times(x, (double)o->tokens);
+	(void)printf("  \"share_of_disk\": %.3f, ", best > 0 ? bytes / x->seconds / best : 0.0);
+	/* What overlaps perfectly takes as long as the longer of the two. */
+	(void)printf("\"bound_s\": %.3f, \"share_of_bound\": %.3f\n}\n", bound,
+		x->seconds > 0 ? bound / x->seconds : 0.0);
 }
 
 static int run(const struct options *o)
@@ -340,18 +374,11 @@ static int run(const struct options *o)
 		r = memory_limit_find(&limit, wanted, "", &err);
 	if (r == 0 && d->experts == 0)
 		r = error_set(&err, -EINVAL, "'%s' has no experts to stream", o->path);
-	if (r == 0) {
-		r = measure_disk(d, o->path, &disk);
-		if (r < 0)
-			return r;
-		r = measure_decode(&x, o, g, d, limit.bytes, &err);
-	}
-	if (r < 0) {
-		(void)fprintf(stderr, "stream: %s\n", error_text(&err, r));
-		return r;
-	}
-	r = measure_disk(d, o->path, &disk);
 	if (r == 0)
+		r = measure_decode(&x, &disk, o, g, d, limit.bytes, &err);
+	if (r < 0)
+		(void)fprintf(stderr, "stream: %s\n", error_text(&err, r));
+	else
 		print(o, &x, &disk);
 	return r;
 }
@@ -363,7 +390,8 @@ static void usage(FILE *to)
 		    "reads from the disk and what the disk gives in the same run.\n"
 		    "  --file FILE    a model with experts\n"
 		    "  --memory SIZE  the limit, below the model's size\n"
-		    "  --tokens N     to be measured (32)\n"
+		    "  --tokens N     to be measured (64)\n"
+		    "  --rounds N     of disk and decode in turn (8)\n"
 		    "  --threads N    (all processors)\n",
 		to);
 }
@@ -375,11 +403,12 @@ int main(int argc, char **argv)
 		{"memory", required_argument, NULL, 'm'},
 		{"tokens", required_argument, NULL, 'n'},
 		{"threads", required_argument, NULL, 't'},
+		{"rounds", required_argument, NULL, 'r'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
 	};
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
-	struct options o = {.tokens = 32};
+	struct options o = {.tokens = 64, .rounds = 8};
 	int c;
 
 	o.threads = num_min(processors > 0 ? (uint64_t)processors : 1, (uint64_t)LIMIT_THREADS);
@@ -394,6 +423,8 @@ int main(int argc, char **argv)
 			r = num_parse_u64(optarg, 1, 100000, &o.tokens);
 		else if (c == 't')
 			r = num_parse_u64(optarg, 1, LIMIT_THREADS, &o.threads);
+		else if (c == 'r')
+			r = num_parse_u64(optarg, 1, 1000, &o.rounds);
 		else if (c == 'h') {
 			usage(stdout);
 			return 0;

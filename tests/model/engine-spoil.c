@@ -76,6 +76,13 @@ static size_t spoiled_depth(const struct io *io)
 	return n < SPOIL_READS ? n : SPOIL_READS;
 }
 
+static bool spoiled_ready(const struct io *io)
+{
+	const struct spoiled *s = (const struct spoiled *)io;
+
+	return s->under->ops->ready(s->under);
+}
+
 static void spoiled_free(struct io *io)
 {
 	struct spoiled *s = (struct spoiled *)io;
@@ -90,6 +97,7 @@ int spoil_io_new(void *arg, struct io **ret, const int *fds, size_t n, struct er
 		.name = "spoiled",
 		.submit = spoiled_submit,
 		.reap = spoiled_reap,
+		.ready = spoiled_ready,
 		.depth = spoiled_depth,
 		.free = spoiled_free,
 	};

@@ -110,6 +110,13 @@ static int fake_reap(struct io *io, struct io_result *results, size_t max, uint6
 	return (int)n;
 }
 
+static bool fake_ready(const struct io *io)
+{
+	const struct fake_io *f = (const struct fake_io *)io;
+
+	return !f->hold_back && f->n_pending > 0;
+}
+
 static size_t fake_depth(const struct io *io)
 {
 	return ((const struct fake_io *)io)->depth;
@@ -124,6 +131,7 @@ static const struct io_ops fake_ops = {
 	.name = "fake",
 	.submit = fake_submit,
 	.reap = fake_reap,
+	.ready = fake_ready,
 	.depth = fake_depth,
 	.free = fake_free,
 };

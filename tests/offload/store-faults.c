@@ -271,24 +271,26 @@ static struct store_expert vast(uint32_t group, uint32_t expert)
 	return (struct store_expert){.part = {{0, 0, UINT64_C(100) << 20}}};
 }
 
-/* Bytes in flight are bounded: 8 MiB and the read that crosses them, more of large experts. */
+/* Half of what is wanted is in flight, 2 to 8 MiB, and the read that crosses them. */
 static void test_in_flight(void **state)
 {
 	static const struct {
 		struct store_expert (*shape)(uint32_t, uint32_t);
 		uint64_t size;
+		uint32_t experts;
 		size_t reads;
-	} cases[] = {{middling, 3, 3}, {large, 20, 10}, {vast, 100, 16}};
+	} cases[] = {
+		{middling, 3, 5, 3}, {middling, 3, 2, 1}, {large, 20, 2, 4}, {vast, 100, 2, 4}};
 
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
 		uint64_t slot = (cases[i].size << 20) + ALIGN;
-		struct world *w = make((size_t)(i ? 2 : 5) * slot, cases[i].shape);
+		struct world *w = make(cases[i].experts * slot, cases[i].shape);
 		struct store_view view;
 
 		w->fake.depth = FAKE_DEPTH_MAX;
 		w->fake.hold_back = true;
 		assert_int_equal(store_new(&w->store, &w->config, &w->err), 0);
-		for (uint32_t e = 0; e < (i ? 2 : 5); e++)
+		for (uint32_t e = 0; e < cases[i].experts; e++)
 			assert_int_equal(
 				store_acquire(w->store, 0, e, STORE_DEMAND), STORE_READING);
 		store_submit(w->store);
@@ -298,6 +300,31 @@ static void test_in_flight(void **state)
 		assert_int_equal(finish(w, 0, 1, &view), -ENODATA);
 		end(w);
 	}
+}
+
+/* Between pieces of work: what has arrived is taken, what waits for it starts. */
+static void test_service(void **state)
+{
+	struct world *w = start_shallow(3 * SLOT);
+	struct store_view view;
+
+	w->fake.hold_back = true;
+	for (uint32_t e = 0; e < 3; e++)
+		assert_int_equal(store_acquire(w->store, 0, e, STORE_DEMAND), STORE_READING);
+	store_service(w->store);
+	assert_int_equal(store_in_flight(w->store), 0); /* nothing was asked for yet */
+	store_submit(w->store);
+	assert_int_equal(store_in_flight(w->store), 1);
+	store_service(w->store);
+	assert_int_equal(store_poll(w->store, 0, 0, &view), STORE_READING);
+	w->fake.hold_back = false;
+	for (uint32_t e = 0; e < 3; e++) {
+		store_service(w->store);
+		assert_int_equal(store_poll(w->store, 0, e, &view), STORE_READY);
+		assert_int_equal(store_in_flight(w->store), e < 2);
+	}
+	assert_int_equal(store_reap(w->store, 0), 3);
+	end(w);
 }
 
 /* Nobody wants it any more before its reads have started: they never do. */
@@ -722,6 +749,7 @@ int main(void)
 		cmocka_unit_test(test_nobody_waits),
 		cmocka_unit_test(test_called_off),
 		cmocka_unit_test(test_in_flight),
+		cmocka_unit_test(test_service),
 		cmocka_unit_test(test_urgent),
 		cmocka_unit_test(test_truncated),
 		cmocka_unit_test(test_replaced),
