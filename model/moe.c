@@ -159,6 +159,24 @@ static uint32_t layer_k(const struct engine *e, const struct context *c)
 	return e->desc->layers[c->layer].moe ? e->desc->top_k : 1;
 }
 
+/* The policy learns what was chosen. */
+static void tell_choices(struct engine *e, struct context *c)
+{
+	const struct context *live = &e->contexts[ENGINE_LIVE];
+
+	for (uint32_t r = 0; r < c->n_rows; r++)
+		for (uint32_t i = 0; !c->rows[r].seq && i < e->desc->top_k; i++)
+			c->ids[(size_t)r * e->top_k + i] = UINT32_MAX;
+	store_visit(e->store,
+		&(struct forecast_visit){.stream = c == live ? FORECAST_DECODE : FORECAST_PREFILL,
+			.group = c->layer,
+			.choices = c->ids,
+			.rows = c->n_rows,
+			.stride = e->top_k,
+			.k = e->desc->top_k,
+			.aside = c != live && live->active});
+}
+
 void moe_begin(struct engine *e, struct context *c)
 {
 	uint32_t k = layer_k(e, c), experts = k > 1 || e->desc->experts ? e->desc->experts : 1;
@@ -192,6 +210,8 @@ void moe_begin(struct engine *e, struct context *c)
 		c->needs[n++] = c->needs[x];
 	}
 	c->n_needs = n;
+	if (e->desc->layers[c->layer].moe)
+		tell_choices(e, c);
 	engine_mark(e, c, e->desc->layers[c->layer].moe ? ENGINE_TIME_ROUTER : ENGINE_TIME_GATE_UP);
 }
 
@@ -204,31 +224,42 @@ static void need_fail(struct engine *e, struct context *c, struct need *x, int c
 			store_error(e->store));
 }
 
-static void acquire(struct engine *e, struct context *c)
+/* True where there was a slot for all. */
+static bool acquire_all(struct engine *e, struct context *c, unsigned flags)
 {
-	struct context *live = &e->contexts[ENGINE_LIVE];
-
-	c->starved = false;
-	/* Prefill would take every slot that decode waits for. */
-	if (c != live && live->active && live->starved)
-		return;
 	for (uint32_t i = c->first_need; i < c->n_needs; i++) {
 		struct need *x = &c->needs[i];
 		int r;
 
 		if (x->state != NEED_WANTED)
 			continue;
-		r = store_acquire(e->store, c->layer, x->expert,
-			(x->asked ? 0 : STORE_DEMAND) | (c == live ? STORE_URGENT : 0));
+		r = store_acquire(
+			e->store, c->layer, x->expert, flags | (x->asked ? 0 : STORE_DEMAND));
+		if (r == STORE_BUSY && flags & STORE_PRESENT)
+			continue;
 		x->asked = true;
 		if (r < 0)
 			need_fail(e, c, x, r);
-		else if (r == STORE_BUSY) {
-			c->starved = true;
-			return;
-		} else
+		else if (r == STORE_BUSY)
+			return false;
+		else
 			x->state = NEED_HELD;
 	}
+	return true;
+}
+
+static void acquire(struct engine *e, struct context *c)
+{
+	struct context *live = &e->contexts[ENGINE_LIVE];
+	unsigned flags = c == live ? STORE_URGENT : 0;
+
+	c->starved = false;
+	/* Prefill would take every slot that decode waits for. */
+	if (c != live && live->active && live->starved)
+		return;
+	/* First those that are there, lest they give way to the others. */
+	acquire_all(e, c, flags | STORE_PRESENT);
+	c->starved = !acquire_all(e, c, flags);
 }
 
 /* Experts that are computed together: up to MAX_BATCH (row, expert) pairs. */

@@ -2,28 +2,52 @@
 #pragma once
 
 /*
- * Which slot is given up next: the one policy, compiled into the engine and into the trace replay.
- * Pure: no I/O, no clock, no allocation after policy_new().  Slots of one size class have one
- * policy object; slots are numbered 0 to n - 1.
+ * Which expert gives way to another: the one policy, compiled into the engine and into the trace
+ * replay.  Pure: no I/O, no clock, no chance, no allocation after policy_new().  One thread.
+ *
+ * An expert is a *cell*: the experts of all groups (layers) numbered through, group by group.  A
+ * cell that is in memory is in a size class, and gives way to others of its class only.
+ *
+ * POLICY_FORECAST gives up the cell that is least likely to be wanted when its layer comes next
+ * (forecast.h), where layers that come soon weigh more.  The plain ones are there to compare with,
+ * and because tokens must not depend on any.
  */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "forecast.h"
+
 struct policy;
 
-int policy_new(struct policy **ret, uint32_t n_slots, uint32_t n_groups);
+enum policy_kind {
+	POLICY_FORECAST,
+	POLICY_LRU, /* least recently used */
+	POLICY_LFU, /* least often used since the start, of these the least recently */
+	POLICY_KINDS,
+};
+
+struct policy_config {
+	enum policy_kind kind;
+	uint32_t groups, classes;
+	const uint32_t *experts; /* [groups] */
+};
+
+/* 0, -EINVAL, -ENOMEM. */
+int policy_new(struct policy **ret, const struct policy_config *config);
 struct policy *policy_free(struct policy *p);
 
-/* The slot now holds (group, expert); it is the newest. */
-void policy_insert(struct policy *p, uint32_t slot, uint32_t group, uint32_t expert);
-/* The slot was used. */
-void policy_touch(struct policy *p, uint32_t slot);
-/* The slot is empty. */
-void policy_remove(struct policy *p, uint32_t slot);
+/* A layer's choices are known; before its experts are looked for. */
+void policy_visit(struct policy *p, const struct forecast_visit *v);
+/* The cell is used: once a visit. */
+void policy_touch(struct policy *p, uint32_t cell);
+/* The cell is in memory now. */
+void policy_insert(struct policy *p, uint32_t cell, uint32_t class);
+void policy_remove(struct policy *p, uint32_t cell);
 /*
- * The slot to give up, for which may_evict says true (called for candidates, best first); -1 where
- * there is none.
+ * The cell of a class to give up, of those for which may_evict says true (called for candidates);
+ * -1 where there is none.
  */
-int64_t policy_victim(struct policy *p, bool (*may_evict)(void *arg, uint32_t slot), void *arg);
+int64_t policy_victim(
+	struct policy *p, uint32_t class, bool (*may_evict)(void *arg, uint32_t cell), void *arg);

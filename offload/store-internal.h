@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "error.h"
+#include "limit.h"
 #include "list.h"
 #include "policy.h"
 #include "store.h"
@@ -81,7 +82,6 @@ struct store_class {
 	uint64_t size;
 	uint32_t items, slots, first;
 	uint32_t withdrawn; /* of the slots */
-	struct policy *policy;
 	struct list free;
 };
 
@@ -104,8 +104,11 @@ struct store_request {
 
 struct store {
 	struct store_config config;
-	uint32_t *groups; /* [config.groups + 1]: where a group begins in items_of */
-	uint32_t *item_of;
+	uint32_t *groups;  /* [config.groups + 1]: where a group begins in item_of */
+	uint32_t *item_of; /* by cell, as the policy numbers them */
+	bool *has_shared;  /* [groups] some of its experts lie where others lie */
+	struct policy *policy;
+	uint32_t choices[FORECAST_ROWS * LIMIT_TOP_K]; /* of a visit, by the first of those */
 	struct store_item *items;
 	uint32_t n_items;
 	struct store_class *classes;
@@ -133,6 +136,8 @@ struct store {
 /* store-slot.c */
 int store_slots_init(struct store *s, struct error *err);
 void store_slots_deinit(struct store *s);
+/* The number of the item's cell. */
+uint32_t store_item_cell(const struct store *s, const struct store_item *item);
 struct store_item *store_item_find(struct store *s, uint32_t group, uint32_t expert);
 /* An empty slot for this item, one that gives way where it may and must; NULL where none does. */
 struct store_slot *store_slot_take(struct store *s, struct store_item *item, bool may_evict);

@@ -108,19 +108,24 @@ static int find_items(struct store *s, struct error *err)
 	table = calloc(room, sizeof *table);
 	s->item_of = calloc(all + 1, sizeof *s->item_of);
 	s->items = calloc(all + 1, sizeof *s->items);
-	if (!table || !s->item_of || !s->items)
+	s->has_shared = calloc((size_t)s->config.groups + 1, sizeof *s->has_shared);
+	if (!table || !s->item_of || !s->items || !s->has_shared)
 		return -ENOMEM;
 
 	for (uint32_t g = 0; g < s->config.groups; g++)
 		for (uint32_t e = 0; e < s->config.experts[g]; e++) {
 			struct store_expert x;
+			uint32_t at;
 			int r;
 
 			locate(s, g, e, &x);
 			r = check(s, g, e, &x, err);
 			if (r < 0)
 				return r;
-			s->item_of[s->groups[g] + e] = intern(s, table, room - 1, g, e, &x);
+			at = intern(s, table, room - 1, g, e, &x);
+			s->item_of[s->groups[g] + e] = at;
+			if (store_item_cell(s, &s->items[at]) != s->groups[g] + e)
+				s->has_shared[g] = true;
 		}
 	return 0;
 }
@@ -284,10 +289,6 @@ static int make_slots(struct store *s)
 	n = 0;
 	for (uint32_t i = 0; i < s->n_classes; i++) {
 		struct store_class *c = &s->classes[i];
-		int r = policy_new(&c->policy, c->slots, s->config.groups);
-
-		if (r < 0)
-			return r;
 		c->first = (uint32_t)n;
 		list_init(&c->free);
 		for (uint32_t k = 0; k < c->slots; k++, n++) {
@@ -330,13 +331,18 @@ int store_slots_init(struct store *s, struct error *err)
 		r = divide(s, err);
 	if (r == 0)
 		r = make_slots(s);
+	if (r == 0)
+		r = policy_new(&s->policy, &(struct policy_config){.kind = s->config.policy,
+						   .groups = s->config.groups,
+						   .experts = s->config.experts,
+						   .classes = num_max(s->n_classes, 1u)});
 	return r < 0 ? error_errno(err, r, "cannot set up the store of experts") : 0;
 }
 
 void store_slots_deinit(struct store *s)
 {
-	for (uint32_t i = 0; i < s->n_classes; i++)
-		policy_free(s->classes[i].policy);
+	policy_free(s->policy);
+	free(s->has_shared);
 	free(s->classes);
 	free(s->slots);
 	free(s->items);
@@ -357,16 +363,39 @@ static bool is_idle(const struct store_slot *slot)
 	return slot->state == SLOT_READY && slot->holds == 0;
 }
 
-struct candidates {
-	const struct store *store;
-	const struct store_class *class;
-};
-
-static bool may_give_way(void *arg, uint32_t index)
+static bool may_give_way(void *arg, uint32_t cell)
 {
-	const struct candidates *c = arg;
+	const struct store *s = arg;
+	const struct store_item *item = &s->items[s->item_of[cell]];
 
-	return is_idle(&c->store->slots[c->class->first + index]);
+	return item->slot != STORE_NONE && is_idle(&s->slots[item->slot]);
+}
+
+uint32_t store_item_cell(const struct store *s, const struct store_item *item)
+{
+	return s->groups[item->group] + item->expert;
+}
+
+void store_visit(struct store *s, const struct forecast_visit *v)
+{
+	struct forecast_visit last = *v;
+
+	if (v->group >= s->config.groups || v->k > LIMIT_TOP_K)
+		return;
+	/* Of more rows, the last count. */
+	last.rows = num_min(v->rows, FORECAST_ROWS);
+	last.choices += (size_t)(v->rows - last.rows) * v->stride;
+	for (uint32_t i = 0; s->has_shared[v->group] && i < last.rows * v->k; i++) {
+		const uint32_t *row = last.choices + (size_t)(i / v->k) * v->stride;
+		const struct store_item *item = store_item_find(s, v->group, row[i % v->k]);
+
+		s->choices[i] = item && item->group == v->group ? item->expert : UINT32_MAX;
+	}
+	if (s->has_shared[v->group]) {
+		last.choices = s->choices;
+		last.stride = v->k;
+	}
+	policy_visit(s->policy, &last);
 }
 
 struct store_slot *store_slot_take(struct store *s, struct store_item *item, bool may_evict)
@@ -376,13 +405,12 @@ struct store_slot *store_slot_take(struct store *s, struct store_item *item, boo
 	struct store_expert x;
 
 	if (list_is_empty(&c->free)) {
-		struct candidates candidates = {s, c};
 		int64_t victim =
-			may_evict ? policy_victim(c->policy, may_give_way, &candidates) : -1;
+			may_evict ? policy_victim(s->policy, item->class, may_give_way, s) : -1;
 
 		if (victim < 0)
 			return NULL;
-		store_slot_clear(s, &s->slots[c->first + (uint32_t)victim]);
+		store_slot_clear(s, &s->slots[s->items[s->item_of[victim]].slot]);
 		s->stats.evictions++;
 	}
 	slot = list_entry(c->free.next, struct store_slot, link);
@@ -397,7 +425,7 @@ struct store_slot *store_slot_take(struct store *s, struct store_item *item, boo
 	slot->asked = 0;
 	slot->state = SLOT_READING;
 	item->slot = (uint32_t)(slot - s->slots);
-	policy_insert(c->policy, slot->index, item->group, item->expert);
+	policy_insert(s->policy, store_item_cell(s, item), item->class);
 	s->stats.slots_used++;
 	return slot;
 }
@@ -410,10 +438,10 @@ void store_slot_clear(struct store *s, struct store_slot *slot)
 		s->stats.ready--;
 		s->stats.ready_bytes -= slot->layout.useful;
 	}
+	policy_remove(s->policy, store_item_cell(s, &s->items[slot->item]));
 	s->items[slot->item].slot = STORE_NONE;
 	slot->item = STORE_NONE;
 	slot->state = SLOT_EMPTY;
-	policy_remove(c->policy, slot->index);
 	list_prepend(&c->free, &slot->link);
 	s->stats.slots_used--;
 }

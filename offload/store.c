@@ -83,17 +83,20 @@ int store_acquire(struct store *s, uint32_t group, uint32_t expert, unsigned fla
 
 	if (!item)
 		return no_such(s, group, expert);
+	if (flags & STORE_PRESENT && !slot)
+		return STORE_BUSY;
 	if (flags & STORE_DEMAND && slot && slot->state == SLOT_READY)
 		s->stats.hits++;
 	else if (flags & STORE_DEMAND)
 		s->stats.misses++;
+	if (flags & STORE_DEMAND)
+		policy_touch(s->policy, store_item_cell(s, item));
 	if (!slot)
 		return begin(s, item, rank);
 	if (slot->state == SLOT_FAILED)
 		return slot->error;
 	slot->holds++;
 	store_read_hurry(s, slot, rank);
-	policy_touch(s->classes[slot->class].policy, slot->index);
 	return slot->state == SLOT_READY ? STORE_READY : STORE_READING;
 }
 

@@ -17,6 +17,7 @@
 #include "error.h"
 #include "file.h"
 #include "io.h"
+#include "policy.h"
 
 #define STORE_PARTS 3
 
@@ -60,6 +61,7 @@ struct store_config {
 	/* Called when all parts have arrived, may change the bytes in place; may be NULL. */
 	void (*fill)(void *arg, uint32_t group, uint32_t expert, struct store_view *view);
 	void *fill_arg;
+	enum policy_kind policy;
 };
 
 /* Slot bytes needed for an expert of these extents, windows and alignment included. */
@@ -80,7 +82,16 @@ enum store_flags {
 		1 << 0, /* counts one hit or miss: given once a step, not when asking again */
 	STORE_URGENT =
 		1 << 1, /* its reads go before all that are not urgent and not yet in flight */
+	STORE_PRESENT =
+		1 << 2, /* only where it has a slot: else STORE_BUSY, and nothing is counted */
 };
+
+/*
+ * What the router chose for the rows of a step in one layer, before any of it is asked for: what
+ * the policy forecasts by.  Those that are there are best asked for first, so that they do not give
+ * way to the others.
+ */
+void store_visit(struct store *s, const struct forecast_visit *v);
 
 /*
  * Asks for an expert that will be computed with.  READY and READING hold the slot (counted: one

@@ -93,11 +93,12 @@ def plan(files):
 def policy(files):
     """One cache policy, pure, so that a replay of a trace runs what the engine runs."""
     complaints = []
-    for name in ("policy_new", "policy_victim", "policy_touch", "policy_insert"):
+    for name in ("policy_new", "policy_visit", "policy_victim", "policy_touch", "policy_insert",
+                 "forecast_visit"):
         complaints += only_one(files, name, "offload")
     pure = {"errno.h", "stdbool.h", "stddef.h", "stdint.h", "stdlib.h", "string.h", "limits.h",
-            "policy.h", "num.h", "limit.h", "list.h", "cleanup.h", "error.h"}
-    for path in set(definitions(files, "policy_victim")):
+            "policy.h", "forecast.h", "num.h", "limit.h", "list.h", "cleanup.h", "error.h"}
+    for path in set(definitions(files, "policy_victim") + definitions(files, "forecast_visit")):
         for match in re.finditer(r'#[ \t]*include[ \t]*[<"]([^>"]+)[>"]',
                                  lint.code(files[path], strings=True)):
             if match.group(1) not in pure:
