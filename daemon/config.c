@@ -13,7 +13,7 @@
 
 const struct config_option config_options[] = {
 	{"model", CONFIG_PATH, CONFIG_RESTART, AT(model), 0, 0, NULL, "",
-		"The model: a GGUF file.  Required, here or with --model."},
+		"The model: a GGUF file, of several the first.  Required, here or with --model."},
 	{"memory.limit", CONFIG_SIZE, CONFIG_RESTART, AT(memory_limit), 0, 0, NULL, "auto",
 		"All memory that moed may use, as 6G, 512M or 60%; a lower limit of a control "
 		"group wins.  auto: that limit, else what is available."},

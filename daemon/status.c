@@ -223,10 +223,10 @@ static void status_engine(FILE *f, struct manager *m)
 		e.slots, e.slots_used, e.experts, e.ready, e.ready_bytes, e.given_bytes, e.hits,
 		e.misses, wanted ? (double)e.hits / (double)wanted : 0.0);
 	(void)fprintf(f,
-		", \"io\": {\"method\": \"%s\", \"direct\": %s, \"reads\": %" PRIu64
-		", \"bytes_read\": %" PRIu64 ", \"bytes_useful\": %" PRIu64 ", \"errors\": %" PRIu64
-		", \"wait_s\": %.6f}",
-		e.io ? e.io : "none", e.direct ? "true" : "false", e.reads, e.bytes_read,
+		", \"io\": {\"method\": \"%s\", \"direct\": %s, \"disks\": %" PRIu32
+		", \"reads\": %" PRIu64 ", \"bytes_read\": %" PRIu64 ", \"bytes_useful\": %" PRIu64
+		", \"errors\": %" PRIu64 ", \"wait_s\": %.6f}",
+		e.io ? e.io : "none", e.direct ? "true" : "false", e.disks, e.reads, e.bytes_read,
 		e.bytes_useful, e.read_errors, (double)e.wait_ns / 1e9);
 	(void)fprintf(f,
 		", \"kv\": {\"positions\": %u, \"free\": %u, \"evictions\": %" PRIu64

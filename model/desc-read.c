@@ -201,7 +201,8 @@ static int read_separate(struct desc_reader *r, uint32_t l, enum desc_part p, ui
 	struct desc_weight w;
 
 	y->expert_offset[p] = calloc(r->d->experts, sizeof *y->expert_offset[p]);
-	if (!y->expert_offset[p])
+	y->expert_file[p] = calloc(r->d->experts, sizeof *y->expert_file[p]);
+	if (!y->expert_offset[p] || !y->expert_file[p])
 		return -ENOMEM;
 	for (uint32_t e = 0; e < r->d->experts; e++) {
 		int x = desc_take(r, &w, cols, p == DESC_DOWN ? hidden : ff, 1,
@@ -221,6 +222,7 @@ static int read_separate(struct desc_reader *r, uint32_t l, enum desc_part p, ui
 		if (!e)
 			y->expert[p] = w;
 		y->expert_offset[p][e] = w.offset;
+		y->expert_file[p][e] = w.file;
 	}
 	return 0;
 }

@@ -93,20 +93,10 @@ static int default_u32(struct desc_reader *r, const char *suffix, uint64_t min, 
 static int read_family(struct desc_reader *r, const struct desc_family **ret)
 {
 	struct gguf_string s = {"", 0};
-	uint32_t split = 0;
 	int x = gguf_get_string(r->g, "general.name", &s, NULL);
 
 	if (x > 0)
 		(void)gguf_text(s, r->d->name, sizeof r->d->name);
-	x = gguf_get_u32(r->g, "split.count", &split, r->err);
-	if (x < 0)
-		return -EBADMSG;
-	if (split > 1)
-		return error_set(r->err, -ENOTSUP,
-			"key 'split.count' is %" PRIu32
-			": this is one part of a model in several files, and only a single file is "
-			"supported; merge the parts with 'llama-gguf-split --merge FIRST OUT'",
-			split);
 	x = gguf_get_string(r->g, "general.architecture", &s, r->err);
 	if (x < 0)
 		return -EBADMSG;
@@ -349,6 +339,19 @@ static int refuse_unused(struct desc_reader *r)
 	return 0;
 }
 
+static int keep_paths(struct desc *d, const struct gguf *g)
+{
+	d->files = calloc(gguf_n_files(g), sizeof *d->files);
+	if (!d->files)
+		return -ENOMEM;
+	for (; d->n_files < gguf_n_files(g); d->n_files++) {
+		d->files[d->n_files] = strdup(gguf_file_path(g, d->n_files));
+		if (!d->files[d->n_files])
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 int desc_new(struct desc **ret, const struct gguf *g, struct error *err)
 {
 	cleanup_free_ bool *used = calloc(num_max(gguf_n_tensors(g), (uint64_t)1), sizeof *used);
@@ -361,7 +364,9 @@ int desc_new(struct desc **ret, const struct gguf *g, struct error *err)
 		free(r.d);
 		return -ENOMEM;
 	}
-	x = read_family(&r, &f);
+	x = keep_paths(r.d, g);
+	if (!x)
+		x = read_family(&r, &f);
 	if (!x)
 		x = read_keys(&r, f);
 	if (!x)
@@ -383,9 +388,14 @@ struct desc *desc_free(struct desc *d)
 	if (!d)
 		return NULL;
 	for (uint32_t l = 0; d->layers && l < d->n_layers; l++)
-		for (int p = 0; p < DESC_PARTS; p++)
+		for (int p = 0; p < DESC_PARTS; p++) {
 			free(d->layers[l].expert_offset[p]);
+			free(d->layers[l].expert_file[p]);
+		}
 	free(d->layers);
+	for (uint32_t i = 0; i < d->n_files; i++)
+		free(d->files[i]);
+	free(d->files);
 	free(d);
 	return NULL;
 }
@@ -399,6 +409,8 @@ struct desc_weight desc_expert(const struct desc *d, uint32_t l, uint32_t e, enu
 		return w;
 	w.offset = layer->expert_offset[p] ? layer->expert_offset[p][e]
 					   : w.offset + e * layer->expert_stride[p];
+	if (layer->expert_file[p])
+		w.file = layer->expert_file[p][e];
 	return w;
 }
 
@@ -413,11 +425,16 @@ uint64_t desc_expert_bytes(const struct desc *d, uint32_t l)
 	return n;
 }
 
+bool desc_is_tied(const struct desc *d)
+{
+	return d->output.file == d->embedding.file && d->output.offset == d->embedding.offset;
+}
+
 uint64_t desc_dense_bytes(const struct desc *d)
 {
 	uint64_t n = d->embedding.size + d->output_norm.size + d->rope_factors.size;
 
-	if (d->output.offset != d->embedding.offset)
+	if (!desc_is_tied(d))
 		n += d->output.size;
 	for (uint32_t l = 0; l < d->n_layers; l++) {
 		const struct desc_layer *y = &d->layers[l];

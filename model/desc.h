@@ -53,6 +53,7 @@ struct desc_layer {
 	 */
 	uint64_t expert_stride[DESC_PARTS];
 	uint64_t *expert_offset[DESC_PARTS]; /* [experts], NULL where they are strided */
+	uint32_t *expert_file[DESC_PARTS];   /* likewise */
 };
 
 /* In desc_weight.file: not in any file; desc_router_rows() makes the rows. */
@@ -68,7 +69,8 @@ struct desc {
 	float rope_base;
 	float rope_scale; /* positions are multiplied by it (linear scaling), else 1 */
 	float rope_gain;  /* cos and sin are multiplied by it (YaRN), else 1 */
-	/* YaRN: slow pairs turn so much slower, those from low to high (exclusive) partly; else 0. */
+	/* YaRN: slow pairs turn so much slower, those from low to high (exclusive) partly; else 0.
+	 */
 	float yarn_factor, yarn_low, yarn_high;
 	struct desc_weight
 		rope_factors; /* rope_freqs.weight, divides the frequencies; may be absent */
@@ -83,6 +85,8 @@ struct desc {
 	bool router_exact;     /* in equal groups of top_k rows */
 	bool upcycled;	       /* by desc_upcycle(): router.file is DESC_FILE_NONE in all layers */
 	struct desc_weight embedding, output_norm, output; /* output = embedding where tied */
+	uint32_t n_files;				   /* that desc_weight.file counts */
+	char **files;					   /* their paths, as gguf_file_path() */
 	struct desc_layer *layers;			   /* [n_layers] */
 };
 
@@ -119,6 +123,8 @@ bool desc_rope_factors(const struct desc *d, const float *given, float *out);
 /* Sums, in bytes. */
 /* Of the matrices that products multiply with, by type; bytes[KERNELS_TYPE_MAX]. */
 void desc_type_bytes(const struct desc *d, uint64_t *bytes);
+/* Whether the output matrix is the embedding. */
+bool desc_is_tied(const struct desc *d);
 uint64_t desc_dense_bytes(const struct desc *d);	      /* as stored in the file */
 uint64_t desc_expert_bytes(const struct desc *d, uint32_t l); /* one expert of a layer, 0: none */
 uint64_t desc_cycle_bytes(const struct desc *d);	      /* token cycle */

@@ -142,8 +142,8 @@ struct engine {
 	struct plan plan;
 	const struct kernels *kernels;
 	struct team *team;
-	struct file file;
-	bool file_open;
+	struct file *files; /* [n_files] */
+	uint32_t n_files, disks; /* disks: devices that they lie on */
 	struct io *io;
 	struct mem_arena *arena;
 	struct weights weights;

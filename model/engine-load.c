@@ -66,20 +66,51 @@ static int await_least(const struct start *s)
 	return r < 0 ? r : 0;
 }
 
+static bool shares_device(const struct engine *e, uint32_t file)
+{
+	for (uint32_t i = 0; i < file; i++)
+		if (e->files[i].device == e->files[file].device)
+			return true;
+	return false;
+}
+
+static int open_files(struct engine *e, const struct engine_config *config, struct error *err)
+{
+	const struct desc *d = config->desc;
+
+	if (d->n_files > LIMIT_MODEL_FILES)
+		return error_set(err, -E2BIG, "a model in %" PRIu32 " files: at most %u",
+			d->n_files, LIMIT_MODEL_FILES);
+	e->files = calloc(d->n_files, sizeof *e->files);
+	if (!e->files)
+		return error_errno(err, -ENOMEM, "cannot open '%s'", config->path);
+	for (; e->n_files < d->n_files; e->n_files++) {
+		const char *path = e->n_files ? d->files[e->n_files] : config->path;
+		int r = file_open(&e->files[e->n_files], path, err);
+
+		if (r < 0)
+			return r;
+		e->disks += !shares_device(e, e->n_files);
+	}
+	return 0;
+}
+
 static int open_io(struct engine *e, const struct engine_config *config, struct error *err)
 {
 	enum engine_io want = config->io;
 	struct error first = ERROR_NONE;
-	int r = -EINVAL;
+	int r = -EINVAL, fds[LIMIT_MODEL_FILES];
 
+	for (uint32_t i = 0; i < e->n_files; i++)
+		fds[i] = e->files[i].fd;
 	if (config->io_new)
-		return config->io_new(config->io_new_arg, &e->io, &e->file.fd, 1, err);
+		return config->io_new(config->io_new_arg, &e->io, fds, e->n_files, err);
 	if (want != ENGINE_IO_PREAD) {
-		r = io_ring_new(&e->io, &e->file.fd, 1, &first);
+		r = io_ring_new(&e->io, fds, e->n_files, &first);
 		if (r < 0 && want == ENGINE_IO_URING)
 			return error_set(err, r, "%s", error_text(&first, r));
 	}
-	return r < 0 ? io_pool_new(&e->io, &e->file.fd, 1, POOL_THREADS, err) : 0;
+	return r < 0 ? io_pool_new(&e->io, fds, e->n_files, POOL_THREADS, err) : 0;
 }
 
 /* Takes a part of the arena; *ok turns false where it does not fit. */
@@ -183,8 +214,8 @@ static int open_store(struct engine *e, struct error *err)
 {
 	const struct desc *d = e->desc;
 	struct store_config config = {.io = e->io,
-		.files = &e->file,
-		.n_files = 1,
+		.files = e->files,
+		.n_files = e->n_files,
 		.groups = d->n_layers,
 		.locate = locate,
 		.locate_arg = e};
@@ -242,7 +273,7 @@ static int place(
 		&e->arena, e->plan.arena, s->config->must_lock ? MEM_LOCK : MEM_TRY_LOCK, err);
 	if (r < 0)
 		return r;
-	r = weights_place(ret_dense, d, e->arena, &e->file, 1, err);
+	r = weights_place(ret_dense, d, e->arena, e->files, e->n_files, err);
 	if (r < 0)
 		return r;
 	e->y_stride = scratch_y_stride(d);
@@ -310,10 +341,9 @@ int engine_load(struct engine *e, const struct engine_config *config, struct err
 	if (r < 0)
 		return error_set(
 			err, r, "the floating-point mode of this thread is not the default one");
-	r = file_open(&e->file, config->path, err);
+	r = open_files(e, config, err);
 	if (r < 0)
 		return r;
-	e->file_open = true;
 	r = team_new(&e->team, config->threads);
 	if (r < 0)
 		return error_errno(err, r, "cannot start %u threads", config->threads);

@@ -56,15 +56,16 @@ uint64_t engine_identity(const struct engine *e)
 	static const char version[] = MOED_VERSION;
 	const uint32_t numbers[] = {NUMERICS, KV_BLOCK, e->kv.f32};
 	const struct desc *d = e->desc;
-	const struct file *f = &e->file;
 	uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
 	mix(&hash, version, sizeof version);
 	mix(&hash, numbers, sizeof numbers);
-	/* The file: all that is in its header follows from it. */
-	MIX(&hash, f->size);
-	MIX(&hash, f->inode);
-	MIX(&hash, f->mtime_ns);
+	/* The files: all that is in their headers follows from them. */
+	for (uint32_t i = 0; i < e->n_files; i++) {
+		MIX(&hash, e->files[i].size);
+		MIX(&hash, e->files[i].inode);
+		MIX(&hash, e->files[i].mtime_ns);
+	}
 	mix(&hash, d->arch, strnlen(d->arch, sizeof d->arch));
 	MIX(&hash, d->n_layers);
 	MIX(&hash, d->hidden);

@@ -92,8 +92,9 @@ struct engine *engine_free(struct engine *e)
 	popularity_deinit(&e->popularity);
 	memory_deinit(&e->memory);
 	mem_arena_free(e->arena);
-	if (e->file_open)
-		file_close(&e->file);
+	for (uint32_t i = 0; i < e->n_files; i++)
+		file_close(&e->files[i]);
+	free(e->files);
 	free(e);
 	return NULL;
 }
@@ -270,6 +271,14 @@ void engine_drop(struct engine *e, struct engine_seq *s)
 	}
 }
 
+static bool reads_directly(const struct engine *e)
+{
+	for (uint32_t i = 0; i < e->n_files; i++)
+		if (!e->files[i].direct)
+			return false;
+	return true;
+}
+
 void engine_stats(const struct engine *e, struct engine_stats *ret)
 {
 	const struct engine_counters *c = &e->counters;
@@ -306,7 +315,8 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 		.arena_bytes = e->memory.all,
 		.times = times,
 		.given_bytes = get(&c->given),
-		.direct = e->file.direct,
+		.direct = reads_directly(e),
+		.disks = e->disks,
 		.io = e->io->ops->name,
 		.tier = e->kernels->name,
 		.kernels = e->kernels,

@@ -245,6 +245,7 @@ struct engine_stats {
 	bool locks; /* what is taken is locked */
 	struct engine_times times;
 	bool direct;	/* reads bypass the page cache */
+	uint32_t disks; /* devices that the model lies on: read in parallel */
 	const char *io; /* "io_uring", "io_uring (plain)", "pread" */
 	const char *tier;
 	const struct kernels *kernels;

@@ -20,7 +20,17 @@ uint32_t gguf_version(const struct gguf *g)
 
 const char *gguf_path(const struct gguf *g)
 {
-	return g->path ? g->path : "";
+	return gguf_file_path(g, 0);
+}
+
+uint32_t gguf_n_files(const struct gguf *g)
+{
+	return g->n_files;
+}
+
+const char *gguf_file_path(const struct gguf *g, uint32_t file)
+{
+	return file < g->n_files && g->paths[file] ? g->paths[file] : "";
 }
 
 uint32_t gguf_alignment(const struct gguf *g)

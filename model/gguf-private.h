@@ -17,10 +17,12 @@ struct gguf_entry {
 };
 
 struct gguf {
-	char *path;
+	char **paths; /* [n_files]; NULL: parsed from memory */
+	uint32_t n_files;
 	uint8_t *header;
 	uint64_t header_size; /* bytes of header[] that were parsed */
-	uint64_t file_size, data_offset;
+	uint64_t file_size;   /* of all files */
+	uint64_t data_offset;
 	uint32_t version, alignment;
 	struct gguf_entry *entries;
 	uint64_t n_entries;
@@ -39,6 +41,9 @@ enum { GGUF_MORE = 1 };
  */
 int gguf_parse_owned(
 	struct gguf **ret, uint8_t *header, uint64_t size, uint64_t file_size, struct error *err);
+
+/* Sorts the tensors by name; -EBADMSG where one is there twice. */
+int gguf_index_tensors(struct gguf *g, struct error *err);
 
 /* Bytes of one element; 0 for strings and arrays, and for numbers that are no kind. */
 unsigned gguf_kind_size(uint32_t kind);

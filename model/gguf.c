@@ -373,13 +373,16 @@ static int index_entries(struct reader *r, struct gguf *g)
 	return x;
 }
 
-static int index_tensors(struct reader *r, struct gguf *g)
+int gguf_index_tensors(struct gguf *g, struct error *err)
 {
-	int x = sort_index(g, g->n_tensors, compare_tensors, &g->tensors_by_name);
+	int x;
 
+	free(g->tensors_by_name);
+	g->tensors_by_name = NULL;
+	x = sort_index(g, g->n_tensors, compare_tensors, &g->tensors_by_name);
 	for (uint64_t i = 1; !x && i < g->n_tensors; i++)
 		if (!compare_tensors(&g->tensors_by_name[i - 1], &g->tensors_by_name[i], g))
-			return error_set(r->err, -EBADMSG, "tensor '%s' is there twice",
+			return error_set(err, -EBADMSG, "tensor '%s' is there twice",
 				g->tensors[g->tensors_by_name[i]].name);
 	return x;
 }
@@ -473,7 +476,7 @@ static int parse(struct reader *r, struct gguf *g)
 	while (!x && g->n_tensors < n_tensors)
 		x = get_tensor(r, g, &g->tensors[g->n_tensors++]);
 	if (!x)
-		x = index_tensors(r, g);
+		x = gguf_index_tensors(g, r->err);
 	if (x)
 		return x;
 	g->header_size = r->pos;
@@ -496,7 +499,9 @@ int gguf_parse_owned(
 	}
 	g->header = header;
 	g->file_size = file_size;
-	x = parse(&r, g);
+	g->n_files = 1;
+	g->paths = calloc(1, sizeof *g->paths);
+	x = g->paths ? parse(&r, g) : -ENOMEM;
 	if (x) {
 		if (x == GGUF_MORE)
 			g->header = NULL;
@@ -548,7 +553,9 @@ struct gguf *gguf_free(struct gguf *g)
 	free(g->entries_by_name);
 	free(g->tensors_by_name);
 	free(g->header);
-	free(g->path);
+	for (uint32_t i = 0; g->paths && i < g->n_files; i++)
+		free(g->paths[i]);
+	free(g->paths);
 	free(g);
 	return NULL;
 }

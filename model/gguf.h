@@ -51,7 +51,8 @@ struct gguf_tensor {
 
 /*
  * Opens and checks.  0, or -errno with *err naming file, offset and reason: -EBADMSG for a file
- * that breaks the format or our limits.
+ * that breaks the format or our limits.  Of a model in several files (gguf-split) the first is to
+ * be named, as PREFIX-00001-of-0000N.gguf; the others are opened beside it, and all become one.
  */
 int gguf_open(struct gguf **ret, const char *path, struct error *err);
 struct gguf *gguf_free(struct gguf *g);
@@ -62,7 +63,9 @@ int gguf_parse(
 
 uint32_t gguf_version(const struct gguf *g);
 const char *gguf_path(const struct gguf *g); /* as given; "" when parsed from memory */
-uint64_t gguf_file_size(const struct gguf *g);
+uint32_t gguf_n_files(const struct gguf *g);
+const char *gguf_file_path(const struct gguf *g, uint32_t file);
+uint64_t gguf_file_size(const struct gguf *g); /* of all files */
 uint32_t gguf_alignment(const struct gguf *g);
 uint64_t gguf_data_offset(const struct gguf *g);
 
@@ -99,6 +102,11 @@ uint64_t gguf_n_tensors(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor(const struct gguf *g, uint64_t i);
 /* By name, by bisection; NULL where absent. */
 const struct gguf_tensor *gguf_find(const struct gguf *g, const char *name);
+
+/* All of its files, opened: [gguf_n_files()], to be closed.  0 or -errno with *err. */
+struct file;
+int gguf_files_open(struct file **ret, const struct gguf *g, struct error *err);
+void gguf_files_close(struct file *files, uint32_t n); /* NULL is fine */
 
 /* Heap and mapped bytes that g holds. */
 size_t gguf_memory(const struct gguf *g);

@@ -41,7 +41,7 @@ struct job {
 	const struct upcycle *how;
 	struct gguf *g;
 	struct desc *d;
-	struct file in;
+	struct file *in; /* the files of g */
 	struct item *items;
 	size_t n_items;
 	struct header header;
@@ -126,7 +126,8 @@ static void put_keys(struct job *j)
 
 		while (k < n && strcmp(keys[k].name, name) != 0)
 			k++;
-		if (k < n)
+		/* What goes out is one file, whatever came in. */
+		if (k < n || strncmp(name, "split.", 6) == 0)
 			continue;
 		put(&all, bytes, size);
 		count++;
@@ -269,7 +270,7 @@ static int write_copy(struct job *j, const struct gguf_tensor *t, bool first)
 		size_t n = num_min(t->size - at, (uint64_t)BUFFER);
 		/* A tensor that fits the buffer is still there from the first copy. */
 		int r = first || t->size > BUFFER
-				? file_read(&j->in, t->offset + at, j->buffer, n, j->err)
+				? file_read(&j->in[t->file], t->offset + at, j->buffer, n, j->err)
 				: 0;
 
 		if (!r)
@@ -315,9 +316,12 @@ static int write_all(struct job *j)
 	if (r < 0)
 		return r;
 	/* The model may not change while it is copied. */
-	r = file_check(&j->in);
-	if (r < 0)
-		return error_set(j->err, r, "'%s' was changed while it was read", j->in.path);
+	for (uint32_t i = 0; i < gguf_n_files(j->g); i++) {
+		r = file_check(&j->in[i]);
+		if (r < 0)
+			return error_set(
+				j->err, r, "'%s' was changed while it was read", j->in[i].path);
+	}
 	return fsync(j->fd) < 0 ? error_errno(j->err, -errno, "cannot write") : 0;
 }
 
@@ -378,8 +382,10 @@ static int check(struct job *j, const char *out)
 	if (stat(out, &st) == 0) {
 		if (!S_ISREG(st.st_mode))
 			return error_set(j->err, -EINVAL, "'%s' is not a regular file", out);
-		if (st.st_dev == j->in.device && st.st_ino == j->in.inode)
-			return error_set(j->err, -EINVAL, "'%s' is the dense model itself", out);
+		for (uint32_t i = 0; i < gguf_n_files(j->g); i++)
+			if (st.st_dev == j->in[i].device && st.st_ino == j->in[i].inode)
+				return error_set(
+					j->err, -EINVAL, "'%s' is the dense model itself", out);
 	}
 	r = desc_upcycle(j->d, how->experts, how->top_k, how->seed, how->exact, j->err);
 	return r;
@@ -392,7 +398,7 @@ static int run(struct job *j, const char *dense, const char *out)
 	if (!r)
 		r = desc_new(&j->d, j->g, j->err);
 	if (!r)
-		r = file_open(&j->in, dense, j->err);
+		r = gguf_files_open(&j->in, j->g, j->err);
 	if (!r)
 		r = check(j, out);
 	if (!r)
@@ -410,7 +416,7 @@ static int run(struct job *j, const char *dense, const char *out)
 int upcycle_write(struct upcycle_result *ret, const char *dense, const char *out,
 	const struct upcycle *how, struct error *err)
 {
-	struct job j = {.how = how, .fd = -1, .in = {.fd = -1}, .err = err};
+	struct job j = {.how = how, .fd = -1, .err = err};
 	int r = run(&j, dense, out);
 
 	if (!r)
@@ -420,9 +426,9 @@ int upcycle_write(struct upcycle_result *ret, const char *dense, const char *out
 	else
 		(void)error_errno(err, r, "cannot upcycle '%s'", dense);
 	desc_free(j.d);
+	if (j.g)
+		gguf_files_close(j.in, gguf_n_files(j.g));
 	gguf_free(j.g);
-	if (j.in.fd >= 0)
-		file_close(&j.in);
 	free(j.items);
 	free(j.header.bytes);
 	free(j.buffer);

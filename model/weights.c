@@ -104,13 +104,12 @@ static int list_layer(struct list *l, const struct desc_layer *y, struct weights
 
 static int list_fill(struct list *l, struct weights *w, const struct desc *d)
 {
-	bool tied = d->output.file == d->embedding.file && d->output.offset == d->embedding.offset;
 	int r = 0;
 
 	r |= list_add(l, &d->embedding, &w->embedding.data, NULL);
 	r |= list_add(l, &d->output_norm, NULL, &w->output_norm);
 	r |= list_add(l, &d->rope_factors, NULL, &w->rope_factors);
-	if (!tied)
+	if (!desc_is_tied(d))
 		r |= list_add(l, &d->output, &w->head.data, NULL);
 	for (uint32_t i = 0; i < d->n_layers; i++)
 		r |= list_layer(l, &d->layers[i], &w->layers[i]);

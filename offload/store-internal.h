@@ -102,6 +102,16 @@ struct store_request {
 	struct list link; /* free, or again: to be submitted once more */
 };
 
+/* Files on one device: it is kept busy whatever the others do. */
+struct store_disk {
+	dev_t device;
+	size_t in_flight;
+	uint64_t bytes_in_flight;
+	uint64_t bytes_waiting;		  /* to be asked for yet, but for those of the background */
+	uint64_t bytes_least, bytes_most; /* amounts to be kept in flight */
+	struct list again, ranks[STORE_RANKS];
+};
+
 struct store {
 	struct store_config config;
 	uint32_t *groups;  /* [config.groups + 1]: where a group begins in item_of */
@@ -119,12 +129,12 @@ struct store {
 
 	struct store_request *requests;
 	uint32_t n_requests;
-	struct list free_requests, again, ranks[STORE_RANKS];
+	struct list free_requests;
+	struct store_disk *disks;
+	uint32_t n_disks;
+	uint32_t *disk_of; /* by file */
 	size_t in_flight;
-	uint64_t bytes_in_flight;
-	uint64_t bytes_waiting;		  /* to be asked for yet, but for those of the background */
-	uint64_t bytes_least, bytes_most; /* amounts to be kept in flight */
-	uint64_t bytes_background;	  /* the same for those of that rank */
+	uint64_t bytes_background; /* those of that rank start while less is in flight */
 	uint64_t no_spin_until;
 	unsigned refused; /* submissions in a row that took nothing while nothing was in flight */
 	int finished;	  /* since the last store_reap() */

@@ -32,18 +32,43 @@
 #define SPIN_ROUNDS 32u /* from one look at the clock to the next */
 #define NO_SPIN_NS (100 * CLOCK_NS_PER_MS)
 
+/* One for each device that files lie on. */
+static int find_disks(struct store *s)
+{
+	s->disks = calloc(s->config.n_files + 1, sizeof *s->disks);
+	s->disk_of = calloc(s->config.n_files + 1, sizeof *s->disk_of);
+	if (!s->disks || !s->disk_of)
+		return -ENOMEM;
+	for (size_t i = 0; i < s->config.n_files; i++) {
+		dev_t device = s->config.files[i].device;
+		uint32_t at = 0;
+
+		while (at < s->n_disks && s->disks[at].device != device)
+			at++;
+		s->disk_of[i] = at;
+		if (at < s->n_disks)
+			continue;
+		s->disks[at] = (struct store_disk){
+			.device = device, .bytes_least = BYTES_LEAST, .bytes_most = BYTES_MOST};
+		list_init(&s->disks[at].again);
+		for (unsigned rank = 0; rank < STORE_RANKS; rank++)
+			list_init(&s->disks[at].ranks[rank]);
+		s->n_disks++;
+	}
+	s->stats.disks = s->n_disks;
+	return 0;
+}
+
 int store_reads_init(struct store *s, struct error *err)
 {
 	size_t depth = s->config.io->ops->depth(s->config.io);
 
-	s->bytes_least = BYTES_LEAST;
-	s->bytes_most = BYTES_MOST;
-	s->bytes_background = s->bytes_most;
+	s->bytes_background = UINT64_MAX;
 	s->n_requests = (uint32_t)num_min(depth, (size_t)LIMIT_READS_IN_FLIGHT);
 	if (s->n_requests == 0)
 		return error_set(err, -EINVAL, "reads of depth 0");
 	s->requests = calloc(s->n_requests, sizeof *s->requests);
-	if (!s->requests)
+	if (!s->requests || find_disks(s) < 0)
 		return error_errno(err, -ENOMEM, "cannot set up the store of experts");
 	for (uint32_t i = 0; i < s->n_requests; i++)
 		list_append(&s->free_requests, &s->requests[i].link);
@@ -53,31 +78,47 @@ int store_reads_init(struct store *s, struct error *err)
 void store_reads_deinit(struct store *s)
 {
 	free(s->requests);
+	free(s->disks);
+	free(s->disk_of);
 }
 
-/* Of the slot's reads, what has not been asked for. */
-static uint64_t left_to_ask(const struct store_slot *slot)
+static struct store_disk *disk_of(const struct store *s, const struct store_segment *segment)
 {
+	return &s->disks[s->disk_of[segment->file]];
+}
+
+/* Of the slot's reads, what has not been asked for, up to where another disk has the next. */
+static uint64_t left_to_ask(const struct store *s, const struct store_slot *slot)
+{
+	const struct store_segment *segment = slot->layout.segment;
 	uint64_t n = 0;
 
-	for (uint32_t i = slot->segment; i < slot->layout.n_segments; i++)
-		n += slot->layout.segment[i].length;
+	for (uint32_t i = slot->segment; i < slot->layout.n_segments; i++) {
+		if (disk_of(s, &segment[i]) != disk_of(s, &segment[slot->segment]))
+			break;
+		n += segment[i].length;
+	}
 	return n - slot->asked;
 }
 
-/* Into the list of its rank, and out of it. */
+/* Into the list of its rank on the disk of its next segment, and out of it. */
 static void queue(struct store *s, struct store_slot *slot, enum store_rank rank)
 {
-	list_append(&s->ranks[rank], &slot->link);
+	struct store_disk *d = disk_of(s, &slot->layout.segment[slot->segment]);
+
+	list_append(&d->ranks[rank], &slot->link);
 	slot->rank = (uint8_t)rank;
 	if (rank > STORE_RANK_BACKGROUND)
-		s->bytes_waiting += left_to_ask(slot);
+		d->bytes_waiting += left_to_ask(s, slot);
 }
 
 static void unqueue(struct store *s, struct store_slot *slot)
 {
-	if (!list_is_empty(&slot->link) && slot->rank > STORE_RANK_BACKGROUND)
-		s->bytes_waiting -= left_to_ask(slot);
+	if (list_is_empty(&slot->link))
+		return;
+	if (slot->rank > STORE_RANK_BACKGROUND)
+		disk_of(s, &slot->layout.segment[slot->segment])->bytes_waiting -=
+			left_to_ask(s, slot);
 	list_remove(&slot->link);
 }
 
@@ -208,10 +249,11 @@ bool store_read_call_off(struct store *s, struct store_slot *slot)
 }
 
 /* The slot whose reads are next, where `bytes` are in flight. */
-static struct store_slot *next_slot(struct store *s, uint64_t bytes)
+static struct store_slot *next_slot(
+	const struct store *s, const struct store_disk *d, uint64_t bytes)
 {
 	for (unsigned rank = STORE_RANKS; rank-- > 0;) {
-		struct list *waiting = &s->ranks[rank];
+		const struct list *waiting = &d->ranks[rank];
 
 		if (list_is_empty(waiting))
 			continue;
@@ -222,28 +264,45 @@ static struct store_slot *next_slot(struct store *s, uint64_t bytes)
 	return NULL;
 }
 
-/* The next request: one to be tried again, else the next piece of the first slot. */
-static struct store_request *next_request(struct store *s, uint64_t bytes)
+/* So much more of the slot has been asked for. */
+static void move_on(struct store *s, struct store_disk *d, struct store_slot *slot, uint64_t n)
 {
-	struct store_segment *segment;
+	const struct store_segment *segment = &slot->layout.segment[slot->segment];
+
+	slot->asked += n;
+	if (slot->rank > STORE_RANK_BACKGROUND)
+		d->bytes_waiting -= n;
+	if (slot->asked < segment->length)
+		return;
+	slot->asked = 0;
+	if (++slot->segment == slot->layout.n_segments) {
+		list_remove(&slot->link);
+	} else if (disk_of(s, segment + 1) != d) {
+		list_remove(&slot->link);
+		queue(s, slot, slot->rank);
+	}
+}
+
+/* The next request: one to be tried again, else the next piece of the first slot. */
+static struct store_request *next_request(struct store *s, struct store_disk *d, uint64_t bytes)
+{
 	struct store_request *q;
 	struct store_slot *slot;
 	uint64_t left;
 
-	while (!list_is_empty(&s->again)) {
-		q = list_entry(s->again.next, struct store_request, link);
+	while (!list_is_empty(&d->again)) {
+		q = list_entry(d->again.next, struct store_request, link);
 		list_remove(&q->link);
 		if (!q->slot->error)
 			return q;
 		end_request(s, q); /* the slot is lost: no use in the rest */
 	}
-	slot = next_slot(s, bytes);
+	slot = next_slot(s, d, bytes);
 	if (!slot || list_is_empty(&s->free_requests))
 		return NULL;
 	q = list_entry(s->free_requests.next, struct store_request, link);
 	list_remove(&q->link);
-	segment = &slot->layout.segment[slot->segment];
-	left = segment->length - slot->asked;
+	left = slot->layout.segment[slot->segment].length - slot->asked;
 	q->slot = slot;
 	q->segment = slot->segment;
 	q->from = slot->asked;
@@ -251,15 +310,13 @@ static struct store_request *next_request(struct store *s, uint64_t bytes)
 	q->done = 0;
 	q->retries = 0;
 	slot->requests++;
-	slot->asked += q->length;
-	if (slot->rank > STORE_RANK_BACKGROUND)
-		s->bytes_waiting -= q->length;
-	if (slot->asked == segment->length) {
-		slot->asked = 0;
-		if (++slot->segment == slot->layout.n_segments)
-			list_remove(&slot->link);
-	}
+	move_on(s, d, slot, q->length);
 	return q;
+}
+
+static struct store_disk *request_disk(const struct store *s, const struct store_request *q)
+{
+	return disk_of(s, &q->slot->layout.segment[q->segment]);
 }
 
 static struct io_read describe(const struct store *s, const struct store_request *q)
@@ -281,9 +338,12 @@ static void account(
 	struct store *s, struct store_request **batch, size_t n, size_t taken, int error)
 {
 	for (size_t i = 0; i < taken; i++) {
+		struct store_disk *d = request_disk(s, batch[i]);
+
 		batch[i]->in_flight = true;
 		s->in_flight++;
-		s->bytes_in_flight += batch[i]->length - resume_at(s, batch[i]);
+		d->in_flight++;
+		d->bytes_in_flight += batch[i]->length - resume_at(s, batch[i]);
 		s->stats.reads++;
 	}
 	/* Put back in front from the last on, so that their order stays. */
@@ -293,7 +353,7 @@ static void account(
 		if (error < 0) {
 			fail_request(s, q, error, file_offset(q, resume_at(s, q)));
 		} else {
-			list_prepend(&s->again, &q->link);
+			list_prepend(&request_disk(s, q)->again, &q->link);
 		}
 	}
 }
@@ -304,27 +364,29 @@ static bool is_passing(int error)
 }
 
 /* The background has nobody who waits for it: it keeps the disk full. */
-static uint64_t most_in_flight(const struct store *s)
+static uint64_t most_in_flight(const struct store_disk *d)
 {
-	uint64_t half = (s->bytes_in_flight + s->bytes_waiting) / 2;
+	uint64_t half = (d->bytes_in_flight + d->bytes_waiting) / 2;
 
-	if (s->bytes_waiting == 0)
-		return s->bytes_most;
-	half = num_max(half, s->bytes_least);
-	return num_min(half, s->bytes_most);
+	if (d->bytes_waiting == 0)
+		return d->bytes_most;
+	half = num_max(half, d->bytes_least);
+	return num_min(half, d->bytes_most);
 }
 
-void store_read_pump(struct store *s)
+static void pump_disk(struct store *s, struct store_disk *d)
 {
+	size_t depth = num_max(s->n_requests / s->n_disks, 1u);
+
 	for (;;) {
 		struct store_request *batch[BATCH];
 		struct io_read reads[BATCH];
-		uint64_t bytes = s->bytes_in_flight, most = most_in_flight(s);
+		uint64_t bytes = d->bytes_in_flight, most = most_in_flight(d);
 		size_t n = 0;
 		int r;
 
-		while (n < BATCH && bytes < most && s->in_flight + n < s->n_requests) {
-			batch[n] = next_request(s, bytes);
+		while (n < BATCH && bytes < most && d->in_flight + n < depth) {
+			batch[n] = next_request(s, d, bytes);
 			if (!batch[n])
 				break;
 			reads[n] = describe(s, batch[n]);
@@ -354,6 +416,12 @@ void store_read_pump(struct store *s)
 	}
 }
 
+void store_read_pump(struct store *s)
+{
+	for (uint32_t i = 0; i < s->n_disks; i++)
+		pump_disk(s, &s->disks[i]);
+}
+
 static void try_again(struct store *s, struct store_request *q, int error, uint64_t at)
 {
 	if (++q->retries > LIMIT_READ_RETRIES) {
@@ -361,7 +429,7 @@ static void try_again(struct store *s, struct store_request *q, int error, uint6
 		return;
 	}
 	s->stats.retries++;
-	list_append(&s->again, &q->link);
+	list_append(&request_disk(s, q)->again, &q->link);
 }
 
 static void arrive(struct store *s, struct store_request *q, int32_t res)
@@ -396,7 +464,7 @@ static void arrive(struct store *s, struct store_request *q, int32_t res)
 	if (progress > 0) {
 		q->retries = 0;
 		s->stats.retries++;
-		list_append(&s->again, &q->link);
+		list_append(&request_disk(s, q)->again, &q->link);
 		return;
 	}
 	try_again(s, q, -ENODATA, file_offset(q, q->done));
@@ -448,13 +516,16 @@ int store_read_reap(struct store *s, uint64_t timeout_ns)
 	for (int i = 0; i < n; i++) {
 		uint32_t index = (uint32_t)results[i].tag;
 		struct store_request *q = index < s->n_requests ? &s->requests[index] : NULL;
+		struct store_disk *d;
 
 		/* A result that nobody waits for must not touch a slot that is another's now. */
 		if (!q || !q->in_flight || q->generation != (uint32_t)(results[i].tag >> 32))
 			continue;
 		q->in_flight = false;
 		s->in_flight--;
-		s->bytes_in_flight -= q->length - resume_at(s, q);
+		d = request_disk(s, q);
+		d->in_flight--;
+		d->bytes_in_flight -= q->length - resume_at(s, q);
 		arrive(s, q, results[i].res);
 	}
 	return n;

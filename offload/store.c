@@ -18,9 +18,6 @@ int store_new(struct store **ret, const struct store_config *config, struct erro
 		return error_errno(err, -ENOMEM, "cannot set up the store of experts");
 	s->config = *config;
 	list_init(&s->free_requests);
-	list_init(&s->again);
-	for (unsigned i = 0; i < STORE_RANKS; i++)
-		list_init(&s->ranks[i]);
 	r = store_slots_init(s, err);
 	if (r == 0)
 		r = store_reads_init(s, err);
@@ -111,7 +108,7 @@ int store_fetch(struct store *s, uint32_t group, uint32_t expert)
 
 void store_set_background(struct store *s, uint64_t bytes)
 {
-	s->bytes_background = num_min(bytes, s->bytes_most);
+	s->bytes_background = bytes;
 }
 
 int store_poll(struct store *s, uint32_t group, uint32_t expert, struct store_view *ret)

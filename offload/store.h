@@ -6,6 +6,8 @@
  * nothing of models: an expert is (group, index), its bytes up to STORE_PARTS extents; a group is a
  * layer.  "Resident" is a store with a slot for every expert.
  *
+ * Files on different devices are read in parallel: each device has its own queue and depth.
+ *
  * One thread (the engine) makes all calls.  Slot memory is the caller's.  A slot's state goes empty
  * -> reading -> raw -> ready; the fill hook runs between raw and ready.
  */
@@ -160,6 +162,7 @@ struct store_stats {
 	uint64_t slots, slots_used;
 	uint64_t experts, ready; /* distinct ones; those in slots, whole */
 	uint64_t ready_bytes;	 /* of their extents */
+	uint32_t disks;		 /* devices that files lie on: read in parallel */
 };
 void store_get_stats(const struct store *s, struct store_stats *ret);
 

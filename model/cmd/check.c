@@ -33,7 +33,7 @@ static const char text[] =
 
 struct check {
 	const struct gguf *g;
-	struct file file;
+	struct file *files; /* all of the model's */
 	uint8_t *buffer;
 	uint64_t done, all, faults, shown, unknown;
 };
@@ -65,7 +65,7 @@ static int check_tensor(struct check *c, const struct gguf_tensor *t, struct err
 	}
 	for (uint64_t at = 0; at < t->size;) {
 		size_t n = num_min(t->size - at, (uint64_t)most), bad = 0;
-		int r = file_read(&c->file, t->offset + at, c->buffer, n, err);
+		int r = file_read(&c->files[t->file], t->offset + at, c->buffer, n, err);
 
 		if (r < 0)
 			return r;
@@ -92,8 +92,8 @@ static int check_all(struct check *c, struct error *err)
 	for (uint64_t i = 0; !r && i < gguf_n_tensors(c->g); i++)
 		r = check_tensor(c, gguf_tensor(c->g, i), err);
 	cmd_progress_end();
-	if (!r)
-		r = file_check(&c->file);
+	for (uint32_t i = 0; !r && i < gguf_n_files(c->g); i++)
+		r = file_check(&c->files[i]);
 	return r < 0 ? error_errno(err, r, "cannot read '%s'", gguf_path(c->g)) : 0;
 }
 
@@ -131,14 +131,14 @@ static void check_meaning(struct check *c)
 
 static int check(const char *path)
 {
-	struct check c = {.file = {.fd = -1}};
+	struct check c = {0};
 	struct error err = ERROR_NONE;
 	struct gguf *g = NULL;
 	char size[NUM_SIZE_TEXT_MAX];
 	int r = gguf_open(&g, path, &err);
 
 	if (!r)
-		r = file_open(&c.file, path, &err);
+		r = gguf_files_open(&c.files, g, &err);
 	c.g = g;
 	c.buffer = r ? NULL : malloc(BUFFER);
 	if (!r && !c.buffer)
@@ -159,8 +159,8 @@ static int check(const char *path)
 			gguf_n_tensors(g), num_format_size(gguf_file_size(g), size), c.faults,
 			c.faults == 1 ? "" : "s");
 	free(c.buffer);
-	if (c.file.fd >= 0)
-		file_close(&c.file);
+	if (g)
+		gguf_files_close(c.files, gguf_n_files(g));
 	gguf_free(g);
 	if (r < 0)
 		return cmd_failed(VERB, "%s", error_text(&err, r));

@@ -215,7 +215,7 @@ static void print_shape(const struct desc *d)
 		     " heads (%" PRIu32 " of keys and values) of %" PRIu32 ", vocabulary %" PRIu32
 		     "%s, context %" PRIu32 "\n",
 		d->n_layers, d->hidden, d->heads, d->kv_heads, d->head_size, d->vocabulary,
-		d->output.offset == d->embedding.offset ? " (tied)" : "", d->context);
+		desc_is_tied(d) ? " (tied)" : "", d->context);
 	(void)printf("rope:         base %g, %" PRIu32 " elements, %s%s\n", (double)d->rope_base,
 		d->rope_dims, d->rope_neighbours ? "neighbours" : "halves",
 		d->rope_scale != 1 || d->rope_factors.size ? ", scaled" : "");
@@ -334,11 +334,10 @@ static json_t *json_shape(const struct desc *d)
 		"{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:b, s:i, s:f, s:f, s:s, s:s, s:b, s:i}",
 		"layers", (int)d->n_layers, "hidden", (int)d->hidden, "heads", (int)d->heads,
 		"kv_heads", (int)d->kv_heads, "head_size", (int)d->head_size, "vocabulary",
-		(int)d->vocabulary, "context", (int)d->context, "tied",
-		d->output.offset == d->embedding.offset, "rope_dims", (int)d->rope_dims,
-		"rope_base", (double)d->rope_base, "rope_scale", (double)d->rope_scale,
-		"rope_pairs", d->rope_neighbours ? "neighbours" : "halves", "router",
-		d->router == DESC_TOPK_SOFTMAX ? "topk-softmax" : "softmax-topk",
+		(int)d->vocabulary, "context", (int)d->context, "tied", desc_is_tied(d),
+		"rope_dims", (int)d->rope_dims, "rope_base", (double)d->rope_base, "rope_scale",
+		(double)d->rope_scale, "rope_pairs", d->rope_neighbours ? "neighbours" : "halves",
+		"router", d->router == DESC_TOPK_SOFTMAX ? "topk-softmax" : "softmax-topk",
 		"router_normalize", (int)(d->router_normalize || d->router == DESC_TOPK_SOFTMAX),
 		"expert_ff", (int)d->expert_ff);
 }

@@ -217,7 +217,7 @@ static void print_rounds(struct rounds *x, double bytes)
 /* What every token reads of the weights: all dense ones but the embedding. */
 static uint64_t dense_bytes(const struct desc *d)
 {
-	bool tied = d->output.offset == d->embedding.offset;
+	bool tied = desc_is_tied(d);
 
 	return desc_dense_bytes(d) - (tied ? 0 : d->embedding.size);
 }

@@ -240,7 +240,6 @@ static void refused_keys(void **state)
 		{"llama.attention.key_length", NULL, 0, 2000, -EBADMSG},
 		{"llama.rope.dimension_count", NULL, 0, 16, -EBADMSG},
 		{"llama.rope.freq_base", NULL, 0.5f, 0, -EBADMSG},
-		{"split.count", NULL, 0, 2, -ENOTSUP},
 		{"moed.router_order", "sideways", 0, 0, -ENOTSUP},
 	};
 	struct maker_model model = MAKER_MODEL;

@@ -95,6 +95,14 @@ UNREADABLE = {
     "nul-name": (extra(b"a\0b", (32,)), "0x00"), "escape-name": (extra(b"\x1b[31m", (32,)), "0x1b"),
     "bytes-name": (extra(b"\xff\xfe", (32,)), "0xff"), "no-name": (extra("", (32,)), "is empty"),
     "long-name": (extra("x" * 1000, (32,)), "1000 bytes long"),
+    # One of several files of a model; sound ones are in e2e/split.py.
+    "split": (model(keys={"split.count": (U16, 2)}), "cannot be found"),
+    "split-part": (build([pair("split.count", U16, 2), pair("split.no", U16, 1)],
+                         [("x", (32,), 0, floats((32,)))]), "part 2 of 2"),
+    "split-beyond": (model(keys={"split.count": (U16, 2), "split.no": (U16, 2)}), "split.no"),
+    "split-many": (model(keys={"split.count": (U16, 65)}), "up to 64 files"),
+    "split-text": (model(keys={"split.count": (STRING, "2")}), "split.count"),
+    "lost-00001-of-00002.gguf": (model(keys={"split.count": (U16, 2)}), "lost-00002-of-00002.gguf"),
 }
 
 # Files that contradict themselves: inspect works and says why, check counts a fault.
@@ -130,9 +138,6 @@ CONTRADICTIONS = {
 # Sound files that this version cannot run: inspect says why, check finds nothing wrong.
 UNSUPPORTED = {
     **{arch: (model(arch=arch), arch) for arch in ("deepseek2", "qwen2moe", "mamba", "gpt-oss")},
-    "split": (model(keys={"split.count": (U16, 2)}), "single file"),
-    "split-part": (build([pair("split.count", U16, 2), pair("split.no", U16, 1)],
-                         [("x", (32,), 0, floats((32,)))]), "single file"),
     "bias": (extra("blk.0.attn_q.bias", (32,), floats((32,))), "biases"),
     "IQ2_XXS": (model(hidden=256, data={"output": (16, bytes(66 * 48))}), "IQ2_XXS"),
     "TQ1_0": (model(hidden=256, data={"output": (34, bytes(54 * 48))}), "TQ1_0"),
