@@ -103,6 +103,7 @@ static int client_token(
 
 static void client_token_times(struct manager *m, struct request *r, const struct request_event *e)
 {
+	r->told += (e->flags & REQUEST_EVENT_TOKEN) != 0;
 	if (!(e->flags & REQUEST_EVENT_TOKEN) || e->flags & REQUEST_EVENT_PROMPT)
 		return;
 	if (r->last_token_ns)

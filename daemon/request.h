@@ -115,6 +115,7 @@ struct request {
 	uint64_t last_token_ns;
 	uint32_t logits_sent; /* floats of the row that is going out */
 	uint32_t progress_sent;
+	uint32_t told; /* tokens of the answer, or scored, that have gone out */
 
 	/* engine */
 	struct list user_link; /* of the user's queue or active list */

@@ -61,8 +61,12 @@ static void status_model(FILE *f, const struct manager *m)
 	status_string(f, "arch", d->arch);
 	(void)fputs(", ", f);
 	status_string(f, "name", d->name);
+	(void)fputs(", \"expert_bytes\": [", f);
+	for (uint32_t l = 0; l < d->n_layers; ++l)
+		(void)fprintf(f, "%s%" PRIu64, l ? ", " : "", desc_expert_bytes(d, l));
 	(void)fprintf(f,
-		", \"layers\": %u, \"hidden\": %u, \"experts\": %u, \"top_k\": %u, \"vocabulary\": "
+		"], \"layers\": %u, \"hidden\": %u, \"experts\": %u, \"top_k\": %u, "
+		"\"vocabulary\": "
 		"%u, \"context\": %u, \"template\": \"%s\", \"upcycled\": %s}",
 		d->n_layers, d->hidden, d->experts, d->top_k, d->vocabulary, m->load.context,
 		chat_name(m->load.chat), d->upcycled ? "true" : "false");
@@ -75,21 +79,6 @@ static void status_budget(FILE *f, const struct manager *m)
 	(void)fprintf(f, ", \"budget\": {\"limit\": %" PRIu64, p->limit);
 	for (enum plan_use u = 0; u < PLAN_USES; ++u)
 		(void)fprintf(f, ", \"%s\": %" PRIu64, plan_use_name(u), p->use[u]);
-	(void)fputc('}', f);
-}
-
-static void status_users(FILE *f, struct manager *m, uid_t uid, bool others)
-{
-	uint32_t sessions = 0, own = 0;
-
-	list_for_each(it, &m->sessions)
-	{
-		++sessions;
-		own += list_entry(it, struct session, link)->uid == uid;
-	}
-	(void)fprintf(f, ", \"sessions\": {\"own\": %u", own);
-	if (others)
-		(void)fprintf(f, ", \"all\": %u, \"clients\": %u", sessions, m->n_clients);
 	(void)fputc('}', f);
 }
 
@@ -276,7 +265,7 @@ char *status_json(struct manager *m, uid_t uid, int others, size_t *ret_size)
 	status_model(f, m);
 	status_budget(f, m);
 	status_engine(f, m);
-	status_users(f, m, uid, others);
+	status_sessions(f, m, uid, others);
 	status_tracing(f, m);
 	status_totals(f, m);
 	(void)fputs(", \"latencies_ms\": {", f);
