@@ -65,6 +65,12 @@ bool input_wait(void)
 
 int daemon_next(struct moe *m, const struct moe_event **ret)
 {
+	return daemon_next_within(m, -1, ret);
+}
+
+int daemon_next_within(struct moe *m, int ms, const struct moe_event **ret)
+{
+	const struct timespec wait = {ms / 1000, ms % 1000 * 1000000L};
 	struct pollfd p = {.fd = moe_fd(m), .events = POLLIN};
 	int k;
 
@@ -77,8 +83,8 @@ int daemon_next(struct moe *m, const struct moe_event **ret)
 		}
 		if (k > 0)
 			return k;
-		k = ppoll(&p, 1, NULL, catching ? &waiting_mask : NULL);
-		if (k < 0 && errno == EINTR)
+		k = ppoll(&p, 1, ms < 0 ? NULL : &wait, catching ? &waiting_mask : NULL);
+		if (k == 0 || (k < 0 && errno == EINTR))
 			return 0;
 	}
 }
@@ -94,7 +100,7 @@ static void loading_show(const struct moe_event *e, bool *shown)
 	*shown = true;
 }
 
-static int open_failed(int code)
+int open_failed(int code)
 {
 	const char *hint = code == -ENOENT || code == -ECONNREFUSED
 				   ? "; is it running (systemctl status moed)?  Another socket is "

@@ -129,8 +129,7 @@ static int status_parse(const struct moe_event *e, json_t **ret)
 	return EXIT_OK;
 }
 
-/* Waits for the one answer; a status comes with *ret. */
-static int answer(struct moe *m, uint64_t request, json_t **ret)
+int json_answer(struct moe *m, uint64_t request, json_t **ret)
 {
 	const struct moe_event *e;
 	int k;
@@ -154,7 +153,7 @@ int status_get(struct moe *m, json_t **ret)
 	uint64_t request;
 	int k = moe_status(m, &request);
 
-	return k < 0 ? complain("%s", moe_strerror(k)) : answer(m, request, ret);
+	return k < 0 ? complain("%s", moe_strerror(k)) : json_answer(m, request, ret);
 }
 
 int verb_status(const struct options *o)
@@ -184,7 +183,7 @@ int verb_admin(const struct options *o, unsigned verb)
 	if (k)
 		return k;
 	k = moe_admin(m, verb, &request);
-	k = k < 0 ? complain("%s", moe_strerror(k)) : answer(m, request, &value);
+	k = k < 0 ? complain("%s", moe_strerror(k)) : json_answer(m, request, &value);
 	json_decref(value);
 	moe_close(m);
 	return k;

@@ -13,39 +13,69 @@
 
 #define TEXT_MAX ((size_t)16 << 20)
 
-char *text_read(const struct options *o, size_t *ret_length)
+static char *text_copy(const char *from, size_t *ret_length)
+{
+	char *text = strdup(from);
+
+	*ret_length = strlen(from);
+	if (!text)
+		(void)complain("out of memory");
+	return text;
+}
+
+static char *stream_read(FILE *f, const char *name, size_t *ret_length)
 {
 	size_t room = 65536, n = 0, got;
 	char *text, *larger;
 
-	if (o->text && strcmp(o->text, "-") != 0) {
-		*ret_length = strlen(o->text);
-		text = strdup(o->text);
-		if (!text)
-			(void)complain("out of memory");
-		return text;
-	}
 	text = malloc(room + 1);
-	while (text && (got = fread(text + n, 1, room - n, stdin)) > 0) {
+	while (text && (got = fread(text + n, 1, room - n, f)) > 0) {
 		n += got;
 		if (n < room)
 			continue;
 		larger = room < TEXT_MAX ? realloc(text, room * 2 + 1) : NULL;
 		if (!larger) {
-			(void)complain("standard input is longer than %zu bytes", TEXT_MAX);
+			(void)complain("%s is longer than %zu bytes", name, TEXT_MAX);
 			free(text);
 			return NULL;
 		}
 		text = larger;
 		room *= 2;
 	}
-	if (!text || ferror(stdin)) {
-		(void)complain("cannot read standard input: %s", strerror(errno));
+	if (!text || ferror(f)) {
+		(void)complain("cannot read %s: %s", name, strerror(errno));
 		free(text);
 		return NULL;
 	}
 	text[n] = 0;
 	*ret_length = n;
+	return text;
+}
+
+char *text_read(const struct options *o, size_t *ret_length)
+{
+	if (o->text && strcmp(o->text, "-") != 0)
+		return text_copy(o->text, ret_length);
+	return stream_read(stdin, "standard input", ret_length);
+}
+
+char *source_read(const struct options *o, size_t n, size_t *ret_length)
+{
+	const struct source *s = &o->sources[n];
+	char *text;
+	FILE *f;
+
+	if (n >= o->n_sources || strcmp(s->text, "-") == 0)
+		return stream_read(stdin, "standard input", ret_length);
+	if (!s->is_file)
+		return text_copy(s->text, ret_length);
+	f = fopen(s->text, "re");
+	if (!f) {
+		(void)complain("cannot read %s: %s", s->text, strerror(errno));
+		return NULL;
+	}
+	text = stream_read(f, s->text, ret_length);
+	(void)fclose(f);
 	return text;
 }
 

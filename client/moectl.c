@@ -13,7 +13,18 @@
 #include "moectl.h"
 #include "num.h"
 
-enum verb { STATUS = 1, PROMPT = 2, SCORE = 4, BENCH = 8, PING = 16, RELOAD = 32, DRAIN = 64 };
+enum verb {
+	STATUS = 1 << 0,
+	PROMPT = 1 << 1,
+	SCORE = 1 << 2,
+	BENCH = 1 << 3,
+	PING = 1 << 4,
+	RELOAD = 1 << 5,
+	DRAIN = 1 << 6,
+	TOP = 1 << 7,
+	EXPERTS = 1 << 8,
+	TRACE = 1 << 9,
+};
 
 static const struct verb_info {
 	const char *name;
@@ -29,6 +40,12 @@ static const struct verb_info {
 		"log-probability of every token of a text, total and perplexity"},
 	{"bench", BENCH, false, "bench [OPTION]...",
 		"measure prefill, decode and first-token time"},
+	{"top", TOP, false, "top [--interval S] [--count N] [--json]",
+		"watch the daemon: rates, hit rate, disk, memory, sessions"},
+	{"experts", EXPERTS, false, "experts [OPTION]...",
+		"how often each expert is used, and which a text uses"},
+	{"trace", TRACE, true, "trace [OPTION]... [TEXT | -]",
+		"what the routers choose for every token, as CSV"},
 	{"ping", PING, false, "ping [--json] [--count N] [--busy]",
 		"round trip through the shared memory"},
 	{"reload", RELOAD, false, "reload",
@@ -41,8 +58,23 @@ static const struct option_info {
 	const char *name, *argument;
 	unsigned verbs;
 	const char *about;
+	char letter; /* 0: none */
 } option_table[] = {
-	{"json", NULL, STATUS | PROMPT | SCORE | BENCH | PING, "print one JSON object"},
+	{"json", NULL, STATUS | PROMPT | SCORE | BENCH | PING | EXPERTS, "print one JSON object"},
+	{"json", NULL, TOP, "one JSON object a line"},
+	{"interval", "S", TOP, "seconds between two looks, 0.1 to 3600; default 1"},
+	{"count", "N", TOP, "end after N looks; default: never"},
+	{"text", "TEXT", EXPERTS, "of this text alone; given twice, both and what they share"},
+	{"text-file", "FILE", EXPERTS, "the same, of a file (-: standard input)"},
+	{"svg", NULL, EXPERTS, "a picture (SVG)"},
+	{"prompt", "TEXT", TRACE, "the same as TEXT"},
+	{"file", "FILE", TRACE, "the prompt is in a file (-: standard input)"},
+	{"raw", NULL, TRACE, "give TEXT to the model as it is, without its chat template"},
+	{"tokens", "N", TRACE,
+		"N tokens of the answer, past its end; default: to its end, at most 128", 'n'},
+	{"all", NULL, TRACE, "the tokens of all users, until Ctrl-C (administrators)"},
+	{"seconds", "N", TRACE, "with --all: end after N seconds"},
+	{"output", "FILE", TRACE | EXPERTS, "write there, not to standard output", 'o'},
 	{"system", "TEXT", PROMPT, "a system turn before the conversation"},
 	{"raw", NULL, PROMPT, "give TEXT to the model as it is, without its chat template"},
 	{"temperature", "T", PROMPT, "0 to 100; 0 (default): always the likeliest token"},
@@ -74,12 +106,13 @@ static void help_options(unsigned mask)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(option_table); i++) {
 		const struct option_info *o = &option_table[i];
-		char name[40];
+		char name[40], letter[8];
 
 		if (!(o->verbs & mask))
 			continue;
-		(void)snprintf(name, sizeof(name), "--%s%s%s", o->name, o->argument ? " " : "",
-			o->argument ? o->argument : "");
+		(void)snprintf(letter, sizeof(letter), "-%c, ", o->letter);
+		(void)snprintf(name, sizeof(name), "%s--%s%s%s", o->letter ? letter : "", o->name,
+			o->argument ? " " : "", o->argument ? o->argument : "");
 		(void)printf("  %-22s %s\n", name, o->about);
 	}
 	(void)printf("  %-22s %s\n", "--help", "this text");
@@ -142,6 +175,14 @@ static int set_double(const char *name, const char *text, double min, double max
 	return EXIT_USAGE;
 }
 
+static int source_add(struct options *o, const char *text, bool is_file)
+{
+	if (o->n_sources == ARRAY_SIZE(o->sources))
+		return usage("there are more than two texts");
+	o->sources[o->n_sources++] = (struct source){text, is_file};
+	return 0;
+}
+
 static int option_take(struct options *o, const char *name, const char *value)
 {
 	static const struct {
@@ -159,6 +200,7 @@ static int option_take(struct options *o, const char *name, const char *value)
 		{"sequences", offsetof(struct options, sequences), 1, 256},
 		{"rounds", offsetof(struct options, rounds), 1, 1000},
 		{"context", offsetof(struct options, context), 0, 1 << 24},
+		{"seconds", offsetof(struct options, seconds), 1, 1000000},
 		{"count", offsetof(struct options, count), 1, 10000000},
 	};
 
@@ -184,8 +226,18 @@ static int option_take(struct options *o, const char *name, const char *value)
 		o->stops[o->n_stops++] = value;
 		return 0;
 	}
+	if (strcmp(name, "interval") == 0)
+		return set_double(name, value, 0.1, 3600, &o->interval);
+	if (strcmp(name, "text") == 0 || strcmp(name, "prompt") == 0)
+		return source_add(o, value, false);
+	if (strcmp(name, "text-file") == 0 || strcmp(name, "file") == 0)
+		return source_add(o, value, true);
 	if (strcmp(name, "system") == 0)
 		o->system = value;
+	if (strcmp(name, "output") == 0)
+		o->output = value;
+	o->all |= strcmp(name, "all") == 0;
+	o->svg |= strcmp(name, "svg") == 0;
 	o->json |= strcmp(name, "json") == 0;
 	o->raw |= strcmp(name, "raw") == 0;
 	o->ids |= strcmp(name, "ids") == 0;
@@ -205,6 +257,12 @@ static int verb_run(const struct verb_info *v, const struct options *o)
 		return verb_score(o);
 	case BENCH:
 		return verb_bench(o);
+	case TOP:
+		return verb_top(o);
+	case EXPERTS:
+		return verb_experts(o);
+	case TRACE:
+		return verb_trace(o);
 	case PING:
 		return verb_ping(o);
 	case RELOAD:
@@ -213,6 +271,16 @@ static int verb_run(const struct verb_info *v, const struct options *o)
 		return verb_admin(o, MOE_ADMIN_DRAIN);
 	}
 	return EXIT_USAGE;
+}
+
+/* The option with this letter in a verb, or -1. */
+static int letter_find(unsigned mask, int letter)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(option_table); i++) {
+		if (option_table[i].verbs & mask && option_table[i].letter == letter)
+			return (int)i;
+	}
+	return -1;
 }
 
 /* getopt's table for a verb (NULL: before the verb), from ours; val is an index + 256. */
@@ -237,11 +305,19 @@ static void options_for(unsigned mask, struct option *ret)
 static int options_parse(int argc, char **argv, const struct verb_info *v, struct options *o)
 {
 	struct option table[ARRAY_SIZE(option_table) + 4];
+	char letters[8] = "+";
 	int c;
 
+	if (v) {
+		letters[0] = 0;
+		for (const char *l = "no"; *l; l++) {
+			if (letter_find(v->verb, *l) >= 0)
+				(void)snprintf(letters + strlen(letters), 3, "%c:", *l);
+		}
+	}
 	options_for(v ? v->verb : 0, table);
 	optind = 0; /* from the start, with the order of this table */
-	while ((c = getopt_long(argc, argv, v ? "" : "+", table, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, letters, table, NULL)) != -1) {
 		switch (c) {
 		case 'h':
 			return help(v);
@@ -256,6 +332,8 @@ static int options_parse(int argc, char **argv, const struct verb_info *v, struc
 				v ? " " : "");
 			return EXIT_USAGE;
 		default:
+			if (c < 256)
+				c = 256 + letter_find(v->verb, c);
 			if (option_take(o, option_table[c - 256].name, optarg))
 				return EXIT_USAGE;
 		}
@@ -271,7 +349,8 @@ int main(int argc, char **argv)
 		.sequences = 1,
 		.repeat = 1,
 		.rounds = 1,
-		.count = 1000};
+		.count = 1000,
+		.interval = 1};
 	const struct verb_info *v = NULL;
 	static char name[] = "moectl"; /* for getopt's messages */
 	int k;
@@ -293,11 +372,15 @@ int main(int argc, char **argv)
 	argv += optind;
 	if (v->verb == BENCH)
 		o.max_tokens = 64;
+	if (v->verb == TOP)
+		o.count = 0;
 	k = options_parse(argc, argv, v, &o);
 	if (k >= 0)
 		return k;
 	if (v->text && optind < argc)
 		o.text = argv[optind++];
+	if (v->verb == TRACE && o.text && source_add(&o, o.text, false))
+		return EXIT_USAGE;
 	if (optind < argc)
 		return usage("'%s' is one argument too many for %s (quote the text)", argv[optind],
 			v->name);

@@ -17,16 +17,25 @@
 #define EXIT_USAGE 2
 #define EXIT_CANCELLED 130
 
+/* A text of the command line, or the name of a file with it. */
+struct source {
+	const char *text;
+	bool is_file;
+};
+
 struct options {
 	const char *socket;
-	bool json, raw, ids, busy, breakdown;
-	const char *system;
-	const char *text; /* NULL: none, "-": standard input */
+	bool json, raw, ids, busy, breakdown, all, svg;
+	const char *system, *output;
+	const char *text;	  /* NULL: none, "-": standard input */
+	struct source sources[2]; /* of trace and experts */
+	size_t n_sources;
+	double interval;
 	const char *stops[16];
 	size_t n_stops;
 	double temperature, top_p, min_p;
 	uint64_t top_k, seed, max_tokens, prompt_tokens, clients, repeat, count, sequences, rounds,
-		context;
+		context, seconds;
 };
 
 struct answer {
@@ -54,6 +63,9 @@ int verb_score(const struct options *o);
 int verb_bench(const struct options *o);
 int verb_ping(const struct options *o);
 int verb_admin(const struct options *o, unsigned verb);
+int verb_trace(const struct options *o);
+int verb_experts(const struct options *o);
+int verb_top(const struct options *o);
 
 /* Says why on stderr; returns EXIT_FAILED. */
 int complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -61,14 +73,22 @@ int complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Connects and waits until the daemon is ready, showing how far it has loaded.  0 or a status. */
 int daemon_open(const struct options *o, struct moe **ret, uint32_t *ret_vocabulary);
 
+/* Says why moe_open() failed. */
+int open_failed(int code);
+
 /*
  * The next event, waiting as long as it takes.  1: *ret; 0: a Ctrl-C came (interrupts() tells how
  * many so far); negative: complained about.
  */
 int daemon_next(struct moe *m, const struct moe_event **ret);
+/* The same within so many milliseconds, 0 after that too; negative: no such end. */
+int daemon_next_within(struct moe *m, int ms, const struct moe_event **ret);
 
 /* The daemon's status, an object to be dropped by the caller.  0, or an exit status. */
 int status_get(struct moe *m, json_t **ret);
+
+/* The answer to moe_status() or moe_experts() as an object; to others just the exit status. */
+int json_answer(struct moe *m, uint64_t request, json_t **ret);
 
 /*
  * Sums up, over pairs of the status' "time" before and after, where the daemon's time went, in an
@@ -91,6 +111,9 @@ bool input_wait(void);
 
 /* All of standard input, or the text given; to be freed.  NULL: complained about. */
 char *text_read(const struct options *o, size_t *ret_length);
+
+/* The n-th of o->sources. */
+char *source_read(const struct options *o, size_t n, size_t *ret_length);
 
 /* To standard output; a terminal is shown no control characters. */
 void text_print(const char *text, size_t n);

@@ -21,7 +21,11 @@ _moectl()
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return
 		;;
-	--system | --temperature | --top-k | --top-p | --min-p | --seed | --max-tokens | --stop | \
+	--text-file | --file | --output)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	--text | --prompt | --interval | --seconds | --system | --temperature | --top-k | --top-p | --min-p | --seed | --max-tokens | --stop | \
 		--count | --prompt-tokens | --clients | --repeat | --tokens | --context | --sequences | \
 		--rounds)
 		return
@@ -29,7 +33,7 @@ _moectl()
 	esac
 	local words
 	case $command in
-	'') words='status prompt score bench ping reload drain --socket --help --version' ;;
+	'') words='status prompt score bench top experts trace ping reload drain --socket --help --version' ;;
 	status) words='--json --help' ;;
 	prompt)
 		words='--system --raw --temperature --top-k --top-p --min-p --seed --max-tokens --stop
@@ -39,6 +43,11 @@ _moectl()
 	bench)
 		words='--json --prompt-tokens --max-tokens --tokens --context --clients --sequences
 			--repeat --rounds --seed --breakdown --help'
+		;;
+	top) words='--interval --count --json --help' ;;
+	experts) words='--text --text-file --json --svg --output --help' ;;
+	trace)
+		words='--prompt --file --raw --tokens --all --seconds --output --help'
 		;;
 	ping) words='--json --count --busy --help' ;;
 	reload | drain) words='--help' ;;

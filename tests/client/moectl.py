@@ -52,7 +52,7 @@ def stop(daemon):
 
 
 def test_help():
-    verbs = ["status", "prompt", "score", "bench", "ping", "reload", "drain"]
+    verbs = ["status", "prompt", "score", "bench", "top", "experts", "trace", "ping", "reload", "drain"]
     text = good("--help").decode()
     for v in verbs:
         assert re.search(rf"^  {v} ", text, re.M), v
@@ -62,7 +62,10 @@ def test_help():
                           "max-tokens", "stop", "json"],
                "bench": ["json", "prompt-tokens", "max-tokens", "tokens", "context", "clients",
                          "sequences", "repeat", "rounds", "seed", "breakdown"],
-               "ping": ["json", "count", "busy"], "score": ["json", "ids"], "status": ["json"]}
+               "ping": ["json", "count", "busy"], "score": ["json", "ids"], "status": ["json"],
+               "top": ["interval", "count", "json"],
+               "experts": ["text", "text-file", "json", "svg", "output"],
+               "trace": ["prompt", "file", "raw", "tokens", "all", "seconds", "output"]}
     for v, names in options.items():
         own = good(v, "--help").decode()
         assert all(f"--{n} " in own or f"--{n}\n" in own for n in names), (v, own)
@@ -100,11 +103,23 @@ def test_usage():
             bad(2, f"--{option}", "bench", f"--{option}", v)
     for v in ["0", "-5", "ten"]:
         bad(2, "--count", "ping", "--count", v)
+    for v in ["0", "0.05", "x", "nan", "4000"]:
+        bad(2, "--interval", "top", "--interval", v)
+    for v in ["0", "-1", "x"]:
+        bad(2, "--tokens", "trace", "-n", v, "text")
+        bad(2, "--seconds", "trace", "--all", "--seconds", v)
+    bad(2, "takes no prompt", "trace", "--all", "text")
+    bad(2, "more than one prompt", "trace", "--prompt", "a", "b")
+    bad(2, "more than two texts", "experts", *["--text=x"] * 3)
+    bad(2, "exclude", "experts", "--json", "--svg")
+    bad(2, "is for --all", "trace", "--seconds", "1", "text")
+    bad(2, "invalid option", "top", "-n", "1")
     bad(2, "16 times", "prompt", *["--stop=x"] * 17, "y")
 
 
 def test_no_daemon():
-    for verb in (["status"], ["prompt", "x"], ["score", "x"], ["bench"], ["ping"], ["drain"]):
+    for verb in (["status"], ["prompt", "x"], ["score", "x"], ["bench"], ["ping"], ["drain"],
+                 ["top"], ["experts"], ["trace", "x"]):
         bad(1, re.escape(sock) + ".*No such file.*is it running", *verb)
     bad(1, "/nowhere/s.*running.*--socket", "--socket", "/nowhere/s", "status")
     bad(1, "1 to 107 bytes", "--socket", "/" + "x" * 200, "status")
