@@ -210,7 +210,7 @@ static void locate(void *arg, uint32_t group, uint32_t expert, struct store_expe
 	}
 }
 
-static int open_store(struct engine *e, struct error *err)
+static int open_store(struct engine *e, enum policy_kind policy, struct error *err)
 {
 	const struct desc *d = e->desc;
 	struct store_config config = {.io = e->io,
@@ -218,7 +218,8 @@ static int open_store(struct engine *e, struct error *err)
 		.n_files = e->n_files,
 		.groups = d->n_layers,
 		.locate = locate,
-		.locate_arg = e};
+		.locate_arg = e,
+		.policy = policy};
 	uint64_t used = num_align_up(mem_arena_used(e->arena), MEM_HUGE_PAGE);
 	bool any = false;
 
@@ -286,7 +287,7 @@ static int place(
 		return error_set(err, -ENOMEM,
 			"the plan's %" PRIu64 " bytes do not hold weights, keys and scratch",
 			e->plan.arena);
-	r = open_store(e, err);
+	r = open_store(e, s->config->policy, err);
 	return r < 0 ? error_errno(err, r, "cannot set up the slots of experts") : 0;
 }
 

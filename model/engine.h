@@ -21,6 +21,7 @@
 #include "error.h"
 #include "kernels.h"
 #include "plan.h"
+#include "policy.h"
 #include "popularity.h"
 
 struct engine;
@@ -60,6 +61,7 @@ struct engine_config {
 	/* Makes the reads instead, for tests: as io_ring_new().  NULL: what `io` says. */
 	int (*io_new)(void *arg, struct io **ret, const int *fds, size_t n, struct error *err);
 	void *io_new_arg;
+	enum policy_kind policy; /* what gives way in the store; for tests: the first is the one */
 };
 
 /*

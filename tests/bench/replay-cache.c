@@ -272,13 +272,16 @@ uint32_t cache_visit(struct cache *c, uint64_t i, uint32_t *ret_missing, uint32_
 	for (uint32_t k = 0; k < c->n_now; k++) {
 		uint32_t cell = c->now[k];
 
-		if (c->policy)
-			policy_touch(c->policy, cell);
-		else
+		if (!c->policy)
 			c->next[cell] = c->next_of_want[c->n_wants++];
 		if (!c->has[cell])
 			ret_missing[n++] = cell;
+		else if (c->policy)
+			policy_touch(c->policy, cell);
 	}
+	/* After those that are there, as they are brought after them. */
+	for (uint32_t k = 0; c->policy && k < n; k++)
+		policy_touch(c->policy, ret_missing[k]);
 	return n;
 }
 

@@ -2,9 +2,9 @@
 
 /*
  * The gate of exactness: whatever may not change a bit does not.  One way through the engine is the
- * measure; all others, over cache, company, chunks, tier and threads, must give its tokens, logits
- * and log-probabilities bit for bit; counters prove that each way was taken.  Usage: CASE [uring];
- * with `uring` only the io_uring rung, and 77 where there is none.
+ * measure; all others, over cache, policy, company, chunks, tier and threads, must give its tokens,
+ * logits and log-probabilities bit for bit; counters prove that each way was taken.  Usage: CASE
+ * [uring]; with `uring` only the io_uring rung, and 77 where there is none.
  */
 
 #include <fcntl.h>
@@ -122,6 +122,7 @@ static void test_ways(void **state)
 			struct drive_how how = {.path = the_case.path,
 				.tier = tiers[t],
 				.cache = way % 4,
+				.policy = (way + way / 12) % POLICY_KINDS,
 				.threads = 1 + way / 4 % 3,
 				.io = way & 1 ? ENGINE_IO_AUTO : ENGINE_IO_PREAD};
 			bool together = way / 12 % 2;
