@@ -44,6 +44,9 @@
 #define LIMIT_MODEL_FILES 64u
 #define LIMIT_SLOT_CLASSES 64u /* sizes of experts told apart */
 
+/* Memory pressure */
+#define LIMIT_PRESSURE_ORDER 256u /* bytes of MEMORY_PRESSURE_WRITE, decoded */
+
 /* Clients */
 #define LIMIT_CLIENTS 256u
 #define LIMIT_CLIENTS_PER_USER 32u

@@ -14,9 +14,10 @@
 const struct config_option config_options[] = {
 	{"model", CONFIG_PATH, CONFIG_RESTART, AT(model), 0, 0, NULL, "",
 		"The model: a GGUF file, of several the first.  Required, here or with --model."},
-	{"memory.limit", CONFIG_SIZE, CONFIG_RESTART, AT(memory_limit), 0, 0, NULL, "auto",
+	{"memory.limit", CONFIG_SIZE, CONFIG_LIVE, AT(memory_limit), 0, 0, NULL, "auto",
 		"All memory that moed may use, as 6G, 512M or 60%; a lower limit of a control "
-		"group wins.  auto: that limit, else what is available."},
+		"group wins.  auto: that limit, else what is available.  A reload looks at both "
+		"again, and gives memory back or takes it again, up to what the start had."},
 	{"memory.lock", CONFIG_CHOICE, CONFIG_RESTART, AT(memory_lock), 0, 0, "try|required", "try",
 		"Lock the memory, so that it is never swapped.  required: refuse to start where "
 		"that fails; try: say so and go on."},
@@ -261,9 +262,18 @@ void config_reload(struct config *c, const struct config *from,
 
 		if (config_equal(c, from, o))
 			continue;
-		/* All live options are numbers: nothing to own. */
-		if (o->when == CONFIG_LIVE)
+		if (o->when == CONFIG_LIVE && config_is_text(o->type)) {
+			char **mine = config_field(c, o),
+			     *copy = strdup(*(char **)config_field(from, o));
+
+			/* Without memory it stays as it was. */
+			if (!copy)
+				continue;
+			free(*mine);
+			*mine = copy;
+		} else if (o->when == CONFIG_LIVE) {
 			memcpy(config_field(c, o), config_field(from, o), sizeof(uint64_t));
+		}
 		changed(arg, o);
 	}
 }

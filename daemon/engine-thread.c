@@ -26,7 +26,7 @@ struct engine_thread {
 	_Atomic(bool) stop, settle, asleep, signalled;
 	_Atomic(int) state, pressure;
 	_Atomic(unsigned) percent, phase;
-	_Atomic(uint64_t) beat, filled_ns;
+	_Atomic(uint64_t) beat, filled_ns, less;
 	_Atomic(struct engine *) engine;
 	_Atomic(struct sched *) sched;
 	_Atomic(uint32_t) kv_free, kv_all;
@@ -113,6 +113,9 @@ static void engine_thread_relieve(struct engine_thread *t, struct engine *engine
 {
 	int advice = atomic_load(&t->pressure), done = advice;
 
+	engine_set_less(engine, atomic_load(&t->less));
+	while (engine_owes(engine) > 0 && engine_give_back(engine) > 0)
+		;
 	if (advice == PRESSURE_NONE)
 		return;
 	if (advice == PRESSURE_GIVE_BACK && engine_give_back(engine) == 0)
@@ -338,6 +341,12 @@ void engine_thread_send(struct engine_thread *t, uint32_t type, void *object)
 void engine_thread_pressure(struct engine_thread *t, enum pressure_advice advice)
 {
 	if (atomic_exchange(&t->pressure, (int)advice) != (int)advice && advice != PRESSURE_NONE)
+		engine_thread_wake(t);
+}
+
+void engine_thread_less(struct engine_thread *t, uint64_t bytes)
+{
+	if (atomic_exchange(&t->less, bytes) != bytes)
 		engine_thread_wake(t);
 }
 

@@ -66,6 +66,8 @@ void engine_thread_stop(struct engine_thread *t);
  * takes a piece of it again, or leaves it.  engine_stats.given_bytes tells what came of it.
  */
 void engine_thread_pressure(struct engine_thread *t, enum pressure_advice advice);
+/* The limit is lower than at the start by so many bytes: slots are given back as soon as may be. */
+void engine_thread_less(struct engine_thread *t, uint64_t bytes);
 
 void engine_thread_stats(struct engine_thread *t, struct engine_stats *ret,
 	struct sched_figures *ret_figures, uint32_t *ret_kv_free, uint32_t *ret_kv_all);

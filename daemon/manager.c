@@ -54,11 +54,11 @@ static int manager_signals(struct manager *m)
 
 static int manager_watch_pressure(struct manager *m)
 {
-	struct epoll_event e = {.events = EPOLLPRI, .data.ptr = &m->pressure};
+	struct epoll_event e = {.events = m->budget.pressure.events, .data.ptr = &m->budget};
 
-	if (m->pressure.fd < 0)
+	if (m->budget.pressure.fd < 0)
 		return 0;
-	return epoll_ctl(m->epoll, EPOLL_CTL_ADD, m->pressure.fd, &e) < 0 ? -errno : 0;
+	return epoll_ctl(m->epoll, EPOLL_CTL_ADD, m->budget.pressure.fd, &e) < 0 ? -errno : 0;
 }
 
 int manager_init(struct manager *m, struct error *err)
@@ -91,7 +91,7 @@ int manager_init(struct manager *m, struct error *err)
 	list_init(&m->orphans);
 	list_init(&m->traces);
 	m->signals = -1;
-	pressure_init(&m->pressure, "");
+	budget_init(&m->budget, &m->load);
 	m->clients_max = (uint32_t)num_min(
 		m->load.plan.use[PLAN_SEGMENTS] / (2 * segment_size(LIMIT_RING_MIN)),
 		(uint64_t)LIMIT_CLIENTS);
@@ -475,6 +475,8 @@ int manager_reload(struct manager *m, struct error *err)
 	} else {
 		config_reload(&m->config, &fresh, manager_changed, n);
 		config_deinit(&fresh);
+		if (m->state == MANAGER_READY)
+			budget_limit(&m->budget, m->engine, &m->load, m->config.memory_limit);
 		log_set_level(config_log_level(&m->config));
 		(void)snprintf(outcome, sizeof outcome,
 			"Ready; reloaded: %u options changed, %u wait for a restart", n[0], n[1]);
@@ -527,26 +529,6 @@ static bool manager_is_drained(const struct manager *m)
 	return true;
 }
 
-/* Other programs lack memory: slots are given back; and taken again when all is calm. */
-static void manager_pressure(struct manager *m, uint64_t now)
-{
-	struct engine_stats e;
-	struct sched_figures f;
-	uint32_t kv_free, kv_all;
-	char given[NUM_SIZE_TEXT_MAX];
-
-	if (m->state != MANAGER_READY || !pressure_is_due(&m->pressure, now))
-		return;
-	engine_thread_stats(m->engine, &e, &f, &kv_free, &kv_all);
-	if (e.given_bytes != m->given)
-		log_notice("%s: %s of the slots are given back, %llu slots are left",
-			e.given_bytes > m->given ? "other programs lack memory"
-						 : "memory is to be had again",
-			num_format_size(e.given_bytes, given), (unsigned long long)e.slots);
-	m->given = e.given_bytes;
-	engine_thread_pressure(m->engine, pressure_look(&m->pressure, m->given > 0, now));
-}
-
 static void manager_tick(struct manager *m)
 {
 	uint64_t now = clock_now(), beat = engine_thread_beat(m->engine);
@@ -562,7 +544,8 @@ static void manager_tick(struct manager *m)
 		m->beat = beat;
 		m->beat_ns = now;
 	}
-	manager_pressure(m, now);
+	if (m->state == MANAGER_READY)
+		budget_tick(&m->budget, m->engine, &m->load, m->config.memory_limit, now);
 	if (now - m->beat_ns < MANAGER_STUCK)
 		notify_watchdog(&m->notify, now);
 	if (m->state == MANAGER_DRAINING && (now >= m->drain_end_ns || manager_is_drained(m))) {
@@ -582,7 +565,7 @@ static bool manager_has_greeting(const struct manager *m)
 /* Until the watchdog or the memory's pressure is due. */
 static int manager_sleep_ms(const struct manager *m)
 {
-	int pressure = pressure_timeout_ms(&m->pressure, m->given > 0);
+	int pressure = budget_timeout_ms(&m->budget);
 	int watchdog = notify_timeout_ms(&m->notify, clock_now());
 
 	/* Withheld, since the engine is stuck: it may get over it. */
@@ -669,7 +652,9 @@ int manager_run(struct manager *m)
 				manager_accept(m);
 			else if (source == &m->engine)
 				manager_engine(m);
-			else if (source != &m->pressure) /* that is looked at with each tick */
+			else if (source == &m->budget)
+				budget_event(&m->budget);
+			else
 				client_event(source);
 		}
 		manager_busy(m);
@@ -719,6 +704,6 @@ void manager_deinit(struct manager *m)
 	m->engine = engine_thread_free(m->engine);
 	experts_deinit(&m->experts);
 	m->signals = fd_close(m->signals);
-	pressure_deinit(&m->pressure);
+	budget_deinit(&m->budget);
 	m->epoll = fd_close(m->epoll);
 }

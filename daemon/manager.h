@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "budget.h"
 #include "client.h"
 #include "configuration.h"
 #include "engine-thread.h"
@@ -16,7 +17,6 @@
 #include "list.h"
 #include "load.h"
 #include "notify.h"
-#include "pressure.h"
 #include "state.h"
 #include "status.h"
 
@@ -55,8 +55,7 @@ struct manager {
 	bool has_admin_gid;
 	unsigned percent;
 	struct notify notify;
-	struct pressure pressure;
-	uint64_t given; /* bytes of slots that the engine has given back */
+	struct budget budget;
 	struct status_latencies ttft, token;
 	uint64_t failed_ns;	/* when a failed request was last logged */
 	uint64_t complaints_ns; /* since when complaints about clients are counted */

@@ -8,11 +8,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "clock.h"
 #include "fd.h"
+#include "limit.h"
 
 #define FILE_MAX 65536u
 #define WINDOW (2 * CLOCK_NS_PER_S)
@@ -89,31 +94,122 @@ enum pressure_advice pressure_decide(
 
 bool pressure_is_due(const struct pressure *p, uint64_t now_ns)
 {
-	return p->root && (!p->known || now_ns - p->at_ns >= WINDOW);
+	return p->told || !p->known || now_ns - p->at_ns >= WINDOW;
 }
 
 enum pressure_advice pressure_look(struct pressure *p, bool given, uint64_t now_ns)
 {
 	struct pressure_sample s;
+	enum pressure_advice advice = PRESSURE_NONE;
 
-	return pressure_read(&s, p->root) < 0 ? PRESSURE_NONE
-					      : pressure_decide(p, &s, given, now_ns);
+	if (p->root && pressure_read(&s, p->root) == 0) {
+		advice = pressure_decide(p, &s, given, now_ns);
+	} else {
+		p->known = true;
+		p->at_ns = now_ns;
+	}
+	if (p->told) {
+		p->told = false;
+		p->calm_ns = now_ns;
+		advice = PRESSURE_GIVE_BACK;
+	}
+	return advice;
 }
 
 int pressure_timeout_ms(const struct pressure *p, bool given)
 {
-	return p->root && (p->fd < 0 || given) ? (int)(WINDOW / CLOCK_NS_PER_MS) : -1;
+	return given || (p->root && p->fd < 0) ? (int)(WINDOW / CLOCK_NS_PER_MS) : -1;
+}
+
+void pressure_event(struct pressure *p)
+{
+	char buffer[256];
+	ssize_t n = 1;
+
+	p->told = p->handed;
+	while (p->drains && n > 0)
+		n = read(p->fd, buffer, sizeof buffer);
+	/* The other side is gone: it would be readable for ever. */
+	if (p->drains && n == 0)
+		p->fd = fd_close(p->fd);
+}
+
+/* A word of base64, as far as it is one: bytes written to `to`, which has `room`. */
+static size_t decode(const char *text, char *to, size_t room)
+{
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	uint32_t bits = 0;
+	unsigned n_bits = 0;
+	size_t n = 0;
+
+	for (; *text && n < room; text++) {
+		const char *digit = strchr(digits, *text);
+
+		if (!digit)
+			break;
+		bits = bits << 6 | (uint32_t)(digit - digits);
+		n_bits += 6;
+		if (n_bits >= 8) {
+			n_bits -= 8;
+			to[n++] = (char)(bits >> n_bits);
+		}
+	}
+	return n;
+}
+
+static int connect_to(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd;
+
+	if (strlen(path) >= sizeof address.sun_path)
+		return -ENAMETOOLONG;
+	memcpy(address.sun_path, path, strlen(path) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
+		return fd_close(fd);
+	return fd;
+}
+
+/* What the service manager hands over: a file of pressure, a pipe or a socket. */
+static void open_handed(struct pressure *p, const char *path, const char *order)
+{
+	char text[LIMIT_PRESSURE_ORDER];
+	size_t n = order ? decode(order, text, sizeof text) : 0;
+	struct stat st;
+
+	if (*path != '/' || stat(path, &st) < 0)
+		return;
+	p->drains = S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode);
+	p->fd = S_ISSOCK(st.st_mode) ? connect_to(path)
+				     : open(path, (n > 0 || p->drains ? O_RDWR : O_RDONLY) |
+							  O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (p->fd >= 0 && n > 0 && write(p->fd, text, n) != (ssize_t)n)
+		p->fd = fd_close(p->fd);
+	if (p->fd < 0)
+		return;
+	p->handed = true;
+	p->events = p->drains ? EPOLLIN : EPOLLPRI;
 }
 
 void pressure_init(struct pressure *p, const char *root)
 {
+	const char *handed = getenv("MEMORY_PRESSURE_WATCH");
 	struct pressure_sample s;
 	char path[PATH_MAX];
 
-	*p = (struct pressure){.fd = -1};
+	*p = (struct pressure){.fd = -1, .events = EPOLLPRI};
+	/* So the service manager says that nobody is to look. */
+	if (handed && strcmp(handed, "/dev/null") == 0)
+		return;
+	if (handed)
+		open_handed(p, handed, getenv("MEMORY_PRESSURE_WRITE"));
 	if (pressure_read(&s, root) < 0)
 		return;
 	p->root = root;
+	if (p->handed)
+		return;
 	(void)snprintf(path, sizeof path, "%s/proc/pressure/memory", root);
 	p->fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (p->fd >= 0 && write(p->fd, TRIGGER, sizeof TRIGGER) < 0)

@@ -4,7 +4,9 @@
 /*
  * Whether other programs lack memory: from /proc/pressure/memory of the machine, since the own
  * control group, being locked, cannot feel it.  Stalls that a control group's own limit causes are
- * told apart by what is still available.  Loop thread; pure but for files below `root`.
+ * told apart by what is still available.  Where the service manager hands a trigger over
+ * (MEMORY_PRESSURE_WATCH and MEMORY_PRESSURE_WRITE of systemd, docs/PRESSURE.md there), each of its
+ * events counts.  Loop thread; pure but for files below `root` and what is handed over.
  */
 
 #include <stdbool.h>
@@ -24,16 +26,26 @@ struct pressure_sample {
 struct pressure {
 	const char *root; /* NULL: the kernel does not tell */
 	int fd; /* wakes the loop where stalls begin; -1 where the kernel does not let us */
+	uint32_t events; /* of fd, for epoll */
+	bool handed;	 /* fd is the service manager's */
+	bool drains;	 /* it is a pipe or a socket: what comes is to be read */
+	bool told;	 /* it had an event since the last look */
 	bool known;
 	uint64_t at_ns, stalled_us, calm_ns; /* the last look; since when it has been calm */
 };
 
-/* root: "" for this machine, or a folder that holds proc (tests).  Cannot fail. */
+/*
+ * root: "" for this machine, or a folder that holds proc (tests).  Cannot fail: what is handed over
+ * and does not work is as if it were not.
+ */
 void pressure_init(struct pressure *p, const char *root);
 void pressure_deinit(struct pressure *p);
 
 /* How long the loop may sleep: ms, or -1.  given: whether something was given back. */
 int pressure_timeout_ms(const struct pressure *p, bool given);
+
+/* fd has an event: the next look is due, and advises to give back where the event is an order. */
+void pressure_event(struct pressure *p);
 
 /* True where the last look is two seconds old; then it is time for another. */
 bool pressure_is_due(const struct pressure *p, uint64_t now_ns);

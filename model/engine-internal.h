@@ -118,7 +118,7 @@ struct memory {
 	size_t least, all;   /* bytes that it brings until the engine can start, and in all */
 	char *slots;
 	size_t size, chunk; /* of the slots; of one chunk, the last may be smaller */
-	size_t given;
+	size_t given, less; /* given back; less: of them for as long as the limit is low */
 	uint32_t n_chunks, next; /* next: of order[] */
 	uint8_t *chunks;	 /* enum chunk_state */
 	uint32_t *order;	 /* in which they come */

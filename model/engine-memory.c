@@ -227,6 +227,8 @@ int64_t engine_take_again(struct engine *e)
 	if (i == m->n_chunks)
 		return 0;
 	p = chunk_at(m, i, &n);
+	if (m->given < m->less + n)
+		return 0;
 	r = mem_arena_take(e->arena, p, n);
 	if (r < 0) {
 		(void)mem_arena_give_back(e->arena, p, n);
@@ -238,4 +240,14 @@ int64_t engine_take_again(struct engine *e)
 	fill_restart(e);
 	engine_publish(e);
 	return (int64_t)n;
+}
+
+void engine_set_less(struct engine *e, uint64_t bytes)
+{
+	e->memory.less = num_min(bytes, (uint64_t)SIZE_MAX / 2);
+}
+
+uint64_t engine_owes(const struct engine *e)
+{
+	return e->memory.less > e->memory.given ? e->memory.less - e->memory.given : 0;
 }

@@ -186,6 +186,12 @@ void engine_drop(struct engine *e, struct engine_seq *s);
  */
 int64_t engine_give_back(struct engine *e);
 int64_t engine_take_again(struct engine *e);
+/*
+ * The limit is lower than that of the plan by so many bytes, which are to be given back for good:
+ * engine_take_again() leaves them, engine_owes() says how many are to be given yet.
+ */
+void engine_set_less(struct engine *e, uint64_t bytes);
+uint64_t engine_owes(const struct engine *e);
 
 /* What the engine thread does, from mark to mark; the team's work counts as its own. */
 enum engine_time {

@@ -50,11 +50,6 @@ static int read_meminfo(const char *root, uint64_t *total, uint64_t *available, 
 		     : 0;
 }
 
-static const char *group_file(bool v2)
-{
-	return v2 ? "memory.max" : "memory.limit_in_bytes";
-}
-
 /* Lowers *ret to the limit in a file, if there is one; "max" and absent files set none. */
 static void lower(struct memory_limit *ret, const char *folder, const char *file)
 {
@@ -73,9 +68,20 @@ static void lower(struct memory_limit *ret, const char *folder, const char *file
 	(void)snprintf(ret->path, sizeof ret->path, "%.*s", (int)sizeof ret->path - 1, path);
 }
 
+/* v2: above memory.high whoever takes more is slowed down, so that is a limit too. */
+static void lower_to_folder(struct memory_limit *ret, const char *folder, bool v2)
+{
+	if (!v2) {
+		lower(ret, folder, "memory.limit_in_bytes");
+		return;
+	}
+	lower(ret, folder, "memory.max");
+	lower(ret, folder, "memory.high");
+}
+
 /* The group `name` below the mount point and all its ancestors, the mount point too. */
 static void lower_to_ancestors(
-	struct memory_limit *ret, const char *mount, const char *name, const char *file)
+	struct memory_limit *ret, const char *mount, const char *name, bool v2)
 {
 	char folder[PATH_MAX];
 	size_t least = strlen(mount);
@@ -85,7 +91,7 @@ static void lower_to_ancestors(
 	if (n < 0 || (size_t)n >= sizeof folder)
 		return;
 	for (;;) {
-		lower(ret, folder, file);
+		lower_to_folder(ret, folder, v2);
 		slash = strrchr(folder, '/');
 		if (!slash || (size_t)(slash - folder) < least)
 			return;
@@ -185,13 +191,13 @@ static void lower_to_group(struct memory_limit *ret, const char *root, const cha
 		if (strlen(full) >= PATH_MAX)
 			continue;
 		if (rest)
-			lower_to_ancestors(ret, full, rest, group_file(v2));
+			lower_to_ancestors(ret, full, rest, v2);
 		else if (!*other)
 			(void)snprintf(other, sizeof other, "%.*s", PATH_MAX - 1, full);
 		shown |= rest != NULL;
 	}
 	if (!shown && *other)
-		lower(ret, other, group_file(v2));
+		lower_to_folder(ret, other, v2);
 }
 
 /* Lines "0::/group" (v2) and "4:cpu,memory:/group" (v1). */
@@ -247,6 +253,12 @@ int memory_limit_find(
 	}
 	*ret = m;
 	return 0;
+}
+
+void memory_limit_now(struct memory_limit *ret, uint64_t wanted, const char *root)
+{
+	*ret = (struct memory_limit){.bytes = wanted ? wanted : UINT64_MAX};
+	lower_to_cgroups(ret, root);
 }
 
 int memory_limit_whole(uint64_t *ret, const char *root, struct error *err)

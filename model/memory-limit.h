@@ -12,7 +12,7 @@
 
 enum memory_limit_source {
 	MEMORY_LIMIT_WANTED,	/* the configuration or the command line */
-	MEMORY_LIMIT_CGROUP,	/* memory.max or memory.limit_in_bytes of `path` */
+	MEMORY_LIMIT_CGROUP,	/* memory.max, memory.high or memory.limit_in_bytes: `path` */
 	MEMORY_LIMIT_AVAILABLE, /* MemAvailable less a reserve */
 };
 
@@ -32,6 +32,12 @@ struct memory_limit {
  */
 int memory_limit_find(
 	struct memory_limit *ret, uint64_t wanted, const char *root, struct error *err);
+
+/*
+ * The same for who has its memory already, so that what is available tells nothing: UINT64_MAX
+ * where nothing is wanted and no group has a limit.
+ */
+void memory_limit_now(struct memory_limit *ret, uint64_t wanted, const char *root);
 
 /* MemTotal or the least control group limit below it: what "60%" is a share of.  0 or -errno. */
 int memory_limit_whole(uint64_t *ret, const char *root, struct error *err);

@@ -2,6 +2,7 @@
 
 /* When memory is given back, and when it is taken again. */
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -143,14 +145,67 @@ static void test_absent(void **state)
 {
 	pressure_init(&p, "/no/such/folder");
 	assert_int_equal(p.fd, -1);
-	assert_false(pressure_is_due(&p, UINT64_MAX));
-	assert_int_equal(pressure_timeout_ms(&p, true), -1);
+	assert_int_equal(pressure_timeout_ms(&p, false), -1);
+	assert_int_equal(pressure_look(&p, true, CLOCK_NS_PER_S), PRESSURE_NONE);
 	pressure_deinit(&p);
 	/* This machine's, whatever it allows. */
 	pressure_init(&p, "");
 	assert_true(pressure_timeout_ms(&p, false) == -1 || p.fd == -1);
 	assert_true(!p.root || pressure_timeout_ms(&p, true) > 0);
 	pressure_deinit(&p);
+}
+
+/* A pipe that the service manager hands over: each event is an order, calm or not. */
+static void test_handed(void **state)
+{
+	char folder[] = "/tmp/moed-pressure-XXXXXX", path[128];
+	int fd;
+
+	(void)state;
+	assert_non_null(mkdtemp(folder));
+	(void)snprintf(path, sizeof path, "%s/pipe", folder);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	assert_int_equal(setenv("MEMORY_PRESSURE_WATCH", path, 1), 0);
+	pressure_init(&p, folder);
+	assert_true(p.fd >= 0);
+	assert_int_equal(p.events, EPOLLIN);
+	now = 1000 * CLOCK_NS_PER_S;
+	assert_int_equal(pressure_look(&p, false, now), PRESSURE_NONE);
+	assert_false(pressure_is_due(&p, now + 1));
+	fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	assert_int_equal(write(fd, "12", 2), 2);
+	pressure_event(&p);
+	assert_true(pressure_is_due(&p, now + 1));
+	assert_int_equal(pressure_look(&p, true, now + 1), PRESSURE_GIVE_BACK);
+	assert_false(pressure_is_due(&p, now + 2));
+	assert_int_equal(pressure_look(&p, true, now + 3 * CLOCK_NS_PER_S), PRESSURE_NONE);
+	close(fd);
+	pressure_deinit(&p);
+	/* What is to be written to it first, as base64. */
+	assert_int_equal(unlink(path), 0);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(setenv("MEMORY_PRESSURE_WRITE", "c29tZSAyMDAwMDAgMjAwMDAwMAA=", 1), 0);
+	pressure_init(&p, folder);
+	assert_true(p.handed);
+	{
+		char text[64] = "";
+
+		assert_int_equal(read(fd, text, sizeof text), 20);
+		assert_string_equal(text, "some 200000 2000000");
+	}
+	pressure_deinit(&p);
+	close(fd);
+	assert_int_equal(unlink(path), 0);
+	/* Nobody is to look; and what is not there cannot be looked at. */
+	assert_int_equal(setenv("MEMORY_PRESSURE_WATCH", "/dev/null", 1), 0);
+	pressure_init(&p, "");
+	assert_true(p.fd < 0 && !p.root);
+	assert_int_equal(setenv("MEMORY_PRESSURE_WATCH", path, 1), 0);
+	pressure_init(&p, folder);
+	assert_true(p.fd < 0 && !p.handed);
+	assert_int_equal(unsetenv("MEMORY_PRESSURE_WATCH"), 0);
+	assert_int_equal(unsetenv("MEMORY_PRESSURE_WRITE"), 0);
+	assert_int_equal(rmdir(folder), 0);
 }
 
 int main(void)
@@ -160,6 +215,7 @@ int main(void)
 		cmocka_unit_test(test_take),
 		cmocka_unit_test(test_read),
 		cmocka_unit_test(test_absent),
+		cmocka_unit_test(test_handed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

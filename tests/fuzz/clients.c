@@ -224,6 +224,12 @@ void engine_thread_send(struct engine_thread *t, uint32_t type, void *object)
 	}
 }
 
+void engine_thread_less(struct engine_thread *t, uint64_t bytes)
+{
+	(void)t;
+	(void)bytes;
+}
+
 void engine_thread_pressure(struct engine_thread *t, enum pressure_advice advice)
 {
 }
@@ -259,6 +265,11 @@ void pressure_init(struct pressure *p, const char *root)
 
 void pressure_deinit(struct pressure *p)
 {
+}
+
+void pressure_event(struct pressure *p)
+{
+	(void)p;
 }
 
 int pressure_timeout_ms(const struct pressure *p, bool given)

@@ -128,6 +128,38 @@ static void test_give_and_take(void **state)
 	drive_stop(&d);
 }
 
+/* A lower limit: what it takes stays given back, however calm it is, until it is raised again. */
+static void test_less(void **state)
+{
+	struct drive_how how = {.path = path, .cache = DRIVE_RESIDENT};
+	struct drive_answer expected;
+	struct engine_stats s;
+	struct drive d;
+
+	(void)state;
+	drive_start(&d, &how);
+	answer(&d, &expected);
+	assert_int_equal(engine_owes(d.engine), 0);
+	engine_set_less(d.engine, MEM_HUGE_PAGE + 1);
+	assert_int_equal(engine_owes(d.engine), MEM_HUGE_PAGE + 1);
+	while (engine_owes(d.engine) > 0)
+		assert_true(engine_give_back(d.engine) > 0);
+	assert_int_equal(engine_take_again(d.engine), 0);
+	check(&d, &expected);
+	/* One more, for others: that one may come again. */
+	assert_true(engine_give_back(d.engine) > 0);
+	assert_true(engine_take_again(d.engine) > 0);
+	assert_int_equal(engine_take_again(d.engine), 0);
+	engine_set_less(d.engine, 0);
+	while (engine_take_again(d.engine) > 0)
+		;
+	engine_stats(d.engine, &s);
+	assert_int_equal(s.given_bytes, 0);
+	check(&d, &expected);
+	drive_answers_free(&expected, 1);
+	drive_stop(&d);
+}
+
 static struct engine_stats stats(struct drive *d)
 {
 	struct engine_stats s;
@@ -283,6 +315,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_give_and_take),
+		cmocka_unit_test(test_less),
 		cmocka_unit_test(test_background),
 		cmocka_unit_test(test_between_tiles),
 		cmocka_unit_test(test_stop),

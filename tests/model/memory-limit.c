@@ -101,6 +101,11 @@ static void v2(void **state)
 	assert_int_equal(m.bytes, 768 * MIB);
 	assert_int_equal(m.source, MEMORY_LIMIT_CGROUP);
 	assert_non_null(strstr(m.path, "system.slice/memory.max"));
+	/* Above it whoever takes more is slowed down. */
+	put("sys/fs/cgroup/system.slice/moed.service/memory.high", "536870912\n");
+	assert_int_equal(find(0).bytes, 536870912);
+	assert_non_null(strstr(find(0).path, "moed.service/memory.high"));
+	put("sys/fs/cgroup/system.slice/moed.service/memory.high", "max\n");
 	put("sys/fs/cgroup/system.slice/moed.service/memory.max", "268435456\n");
 	assert_int_equal(find(0).bytes, 256 * MIB);
 	assert_int_equal(find(512 * MIB).bytes, 256 * MIB);
