@@ -295,12 +295,15 @@ void team_run(struct team *t, team_fn fn, void *arg)
 
 #define SHARE(begin, end) ((uint64_t)(end) << 32 | (begin))
 
-void team_shares_init(struct team_shares *s, unsigned workers, uint32_t n, uint32_t piece)
+void team_shares_init(
+	struct team_shares *s, unsigned workers, uint32_t n, uint32_t piece, uint32_t least)
 {
 	uint64_t pieces = ((uint64_t)n + piece - 1) / piece;
 	uint64_t begin = 0;
 
 	s->workers = workers;
+	s->piece = piece;
+	s->least = least;
 	for (unsigned i = 0; i < workers; i++) {
 		uint64_t end = num_min(pieces * (i + 1) / workers * piece, (uint64_t)n);
 
@@ -309,8 +312,7 @@ void team_shares_init(struct team_shares *s, unsigned workers, uint32_t n, uint3
 	}
 }
 
-bool team_shares_take(
-	struct team_shares *s, unsigned worker, uint32_t piece, uint32_t *begin, uint32_t *end)
+bool team_shares_take(struct team_shares *s, unsigned worker, uint32_t *begin, uint32_t *end)
 {
 	for (unsigned i = 0; i < s->workers; i++) {
 		_Atomic uint64_t *left = &s->share[(worker + i) % s->workers].left;
@@ -321,7 +323,9 @@ bool team_shares_take(
 
 			if (b >= e)
 				break;
-			n = num_min(piece, e - b);
+			n = num_max((e - b) / 2, s->least);
+			n = num_min(n, s->piece);
+			n = num_min(n, e - b);
 			if (!atomic_compare_exchange_weak_explicit(left, &old,
 				    i ? SHARE(b, e - n) : SHARE(b + n, e), memory_order_relaxed,
 				    memory_order_relaxed))

@@ -50,14 +50,19 @@ void team_run(struct team *t, team_fn fn, void *arg);
  */
 struct team_shares {
 	unsigned workers;
+	uint32_t piece, least;
 	struct {
 		_Alignas(64) _Atomic uint64_t left; /* begin, and end in the upper half */
 	} share[LIMIT_THREADS];
 };
 
-/* n items for so many workers; the shares begin at multiples of `piece`. */
-void team_shares_init(struct team_shares *s, unsigned workers, uint32_t n, uint32_t piece);
+/*
+ * n items for so many workers, taken `piece` at once, and fewer where a share ends, down to
+ * `least`, so that all workers end at about the same time.  The shares begin at multiples of
+ * `piece`.  1 <= least <= piece.
+ */
+void team_shares_init(
+	struct team_shares *s, unsigned workers, uint32_t n, uint32_t piece, uint32_t least);
 
-/* Up to `piece` items that are nobody else's; false when nothing is left. */
-bool team_shares_take(
-	struct team_shares *s, unsigned worker, uint32_t piece, uint32_t *begin, uint32_t *end);
+/* Items that are nobody else's; false when nothing is left. */
+bool team_shares_take(struct team_shares *s, unsigned worker, uint32_t *begin, uint32_t *end);

@@ -228,11 +228,12 @@ void step_quantize(struct engine *e, unsigned forms, const float *x, size_t stri
 typedef void (*step_fn)(void *arg, unsigned worker, size_t begin, size_t end);
 void step_run(struct engine *e, step_fn fn, void *arg, size_t n, size_t piece);
 /*
- * fn over tiles of rows, at most SCRATCH_PIECE at once, which read so many bytes of weights, those
- * of each column counted: few are not worth waking anybody.
+ * fn over tiles of rows, at most SCRATCH_PIECE at once, or more where the outputs of `cols`
+ * columns have room in a half of step_block(), which read so many bytes of weights, those of each column counted: few are not
+ * worth waking anybody.
  */
-void step_tiles(struct engine *e, step_fn fn, void *arg, size_t tiles, uint64_t bytes);
-/* A worker's room for the outputs of a piece of tiles, twice [SCRATCH_TILE][SCRATCH_ROWS]. */
+void step_tiles(struct engine *e, step_fn fn, void *arg, size_t tiles, size_t cols, uint64_t bytes);
+/* A worker's room for the outputs of a piece of tiles: SCRATCH_BLOCKS floats. */
 float *step_block(const struct engine *e, unsigned worker);
 /* A worker's room to pack a tile. */
 void *step_scratch(const struct engine *e, unsigned worker);

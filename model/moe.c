@@ -274,8 +274,8 @@ struct batch {
 	struct context *c;
 	const struct desc_layer *layer;
 	struct part parts[MAX_BATCH];
-	uint32_t n, cols;
-	size_t tiles; /* of one part, in the product under way */
+	uint32_t n, cols, widest; /* columns, of all parts and of the widest */
+	size_t tiles;		  /* of one part, in the product under way */
 	size_t ff;
 	uint32_t pairs[MAX_BATCH]; /* by column */
 	bool add[MAX_BATCH];	   /* to what is there already; else the output waits */
@@ -321,7 +321,7 @@ static void line_up(struct batch *b)
 	}
 }
 
-/* Tiles [begin, end) of one part of an expert, to `out` [columns][SCRATCH_ROWS]. */
+/* Tiles [begin, end) of one part of an expert, to `out` [columns][their rows]. */
 static void multiply(const struct batch *b, const struct part *p, enum desc_part which,
 	const void *x, size_t x_stride, float *out, size_t begin, size_t end, unsigned worker)
 {
@@ -335,7 +335,7 @@ static void multiply(const struct batch *b, const struct part *p, enum desc_part
 			.x_stride = x_stride,
 			.cols = p->n,
 			.out = out,
-			.out_stride = SCRATCH_ROWS,
+			.out_stride = (end - begin) * KERNELS_PACK_ROWS,
 		},
 		begin, end, step_scratch(b->e, worker));
 }
@@ -346,6 +346,7 @@ static void gate_up(
 {
 	struct tile *t = &b->e->tile;
 	size_t from = begin * KERNELS_PACK_ROWS, to = num_min(end * KERNELS_PACK_ROWS, b->ff);
+	size_t stride = (end - begin) * KERNELS_PACK_ROWS;
 	float *gate = step_block(b->e, worker), *up = gate + SCRATCH_BLOCKS / 2;
 
 	for (unsigned w = DESC_GATE; w <= DESC_UP; w++) {
@@ -356,8 +357,8 @@ static void gate_up(
 			begin, end, worker);
 	}
 	for (uint32_t j = 0; j < p->n; j++)
-		b->e->kernels->swiglu(t->gate + (p->first + j) * b->ff + from,
-			gate + j * SCRATCH_ROWS, up + j * SCRATCH_ROWS, to - from);
+		b->e->kernels->swiglu(t->gate + (p->first + j) * b->ff + from, gate + j * stride,
+			up + j * stride, to - from);
 }
 
 /* Items are (expert, tile of rows). */
@@ -382,6 +383,7 @@ static void down_part(void *arg, unsigned worker, size_t begin, size_t end)
 	enum kernels_input f = step_form(&b->layer->expert[DESC_DOWN]);
 	size_t n = kernels_input_bytes(f, b->ff), from = begin * KERNELS_PACK_ROWS;
 	size_t rows = num_min(end * KERNELS_PACK_ROWS, (size_t)e->desc->hidden) - from;
+	size_t stride = (end - begin) * KERNELS_PACK_ROWS;
 	const char *x = f ? e->tile.input[f] : (const char *)e->tile.gate;
 	float *out = step_block(e, worker);
 
@@ -395,12 +397,12 @@ static void down_part(void *arg, unsigned worker, size_t begin, size_t end)
 			float *y = c->y + (pair - (add ? place : 0)) * e->y_stride + from;
 
 			if (!add) {
-				memcpy(y, out + j * SCRATCH_ROWS, rows * sizeof *y);
+				memcpy(y, out + j * stride, rows * sizeof *y);
 				continue;
 			}
 			if (place == 0)
 				memset(y, 0, rows * sizeof *y);
-			e->kernels->add_scaled(y, out + j * SCRATCH_ROWS, c->gates[pair], rows);
+			e->kernels->add_scaled(y, out + j * stride, c->gates[pair], rows);
 		}
 	}
 }
@@ -422,14 +424,14 @@ static void compute(struct batch *b)
 	step_run(e, gather_part, b, b->cols, GATHER_PIECE);
 	b->ff = b->layer->expert[DESC_DOWN].cols;
 	b->tiles = matrix_tiles(b->ff);
-	step_tiles(e, gate_up_part, b, b->n * b->tiles, 2 * part_bytes(b) * b->cols);
+	step_tiles(e, gate_up_part, b, b->n * b->tiles, b->widest, 2 * part_bytes(b) * b->cols);
 	for (unsigned f = 0; f < 3; f++)
 		stride[f] = kernels_input_bytes(f, b->ff);
 	step_quantize(e, 1u << step_form(&b->layer->expert[DESC_DOWN]), e->tile.gate, b->ff,
 		b->cols, b->ff, e->tile.input, stride);
 	engine_mark(e, b->c, ENGINE_TIME_GATE_UP);
 	b->tiles = matrix_tiles(e->desc->hidden);
-	step_tiles(e, down_part, b, b->tiles, part_bytes(b) * b->cols);
+	step_tiles(e, down_part, b, b->tiles, b->widest, part_bytes(b) * b->cols);
 	engine_mark(e, b->c, ENGINE_TIME_DOWN);
 	for (uint32_t i = 0; i < b->n; i++)
 		*b->parts[i].view.mark = true;
@@ -484,6 +486,7 @@ static void collect(struct batch *b)
 		p->first = b->cols;
 		p->n = num_min(x->count - x->done, most - b->cols);
 		b->cols += p->n;
+		b->widest = num_max(b->widest, p->n);
 		b->n++;
 	}
 }

@@ -20,7 +20,8 @@ uint32_t scratch_attention_rows(const struct desc *d);
 /* Floats that it needs for that: queries, states, key counts and room; whole cache lines. */
 uint64_t scratch_attention_floats(const struct desc *d);
 
-#define SCRATCH_PIECE 8u /* tiles of rows of weights that a worker takes at once */
+#define SCRATCH_PIECE 8u /* tiles of rows of weights that a worker takes by SCRATCH_TILE columns   \
+			  */
 #define SCRATCH_ROWS (SCRATCH_PIECE * KERNELS_PACK_ROWS)
 #define SCRATCH_BLOCKS ((size_t)2 * SCRATCH_TILE * SCRATCH_ROWS) /* floats */
 

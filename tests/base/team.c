@@ -54,7 +54,7 @@ static void take_work(void *arg, unsigned worker, unsigned workers)
 	struct job *j = arg;
 	uint32_t begin, end;
 
-	while (team_shares_take(&j->shares, worker, 7, &begin, &end))
+	while (team_shares_take(&j->shares, worker, &begin, &end))
 		for (uint32_t i = begin; i < end; i++)
 			j->seen[i]++;
 }
@@ -78,7 +78,7 @@ static void test_sizes(void **state)
 		}
 		memset(j, 0, sizeof *j);
 		for (unsigned n = 1; n <= 50; n++) {
-			team_shares_init(&j->shares, sizes[s], ITEMS, 7);
+			team_shares_init(&j->shares, sizes[s], ITEMS, 7, 7);
 			team_run(t, take_work, j);
 			for (size_t i = 0; i < ITEMS; i++)
 				assert_int_equal(j->seen[i], n);
@@ -139,9 +139,8 @@ static void test_shares(void **state)
 				unsigned char seen[200] = {0};
 				uint32_t begin, end, taken = 0;
 
-				team_shares_init(&shares, workers, n, piece);
-				while (team_shares_take(
-					&shares, workers - 1, piece, &begin, &end)) {
+				team_shares_init(&shares, workers, n, piece, (piece + 1) / 2);
+				while (team_shares_take(&shares, workers - 1, &begin, &end)) {
 					assert_in_range(end, begin + 1, begin + piece);
 					assert_true(end <= n);
 					for (uint32_t i = begin; i < end; i++)
@@ -149,18 +148,20 @@ static void test_shares(void **state)
 					taken += end - begin;
 				}
 				assert_int_equal(taken, n);
-				assert_false(team_shares_take(&shares, 0, piece, &begin, &end));
+				assert_false(team_shares_take(&shares, 0, &begin, &end));
 			}
-	team_shares_init(&shares, 2, 10, 2);
+	team_shares_init(&shares, 2, 24, 6, 2);
 	{
-		static const uint32_t order[] = {0, 2, 8, 6, 4};
+		/* Halves of what is left of each share, at most 6 and at least 1. */
+		static const uint32_t order[][2] = {
+			{0, 6}, {6, 9}, {9, 11}, {11, 12}, {18, 24}, {15, 18}, {13, 15}, {12, 13}};
 
 		for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
 			uint32_t begin, end;
 
-			assert_true(team_shares_take(&shares, 0, 2, &begin, &end));
-			assert_int_equal(begin, order[i]);
-			assert_int_equal(end, begin + 2);
+			assert_true(team_shares_take(&shares, 0, &begin, &end));
+			assert_int_equal(begin, order[i][0]);
+			assert_int_equal(end, order[i][1]);
 		}
 	}
 }

@@ -46,7 +46,7 @@ static void sweep_worker(void *arg, unsigned worker, unsigned workers)
 	struct sweep *s = arg;
 	uint32_t begin, end;
 
-	while (team_shares_take(&s->shares, worker, 1, &begin, &end))
+	while (team_shares_take(&s->shares, worker, &begin, &end))
 		s->sums[worker][0] +=
 			sum_lines(s->base + begin * MEM_HUGE_PAGE, (end - begin) * MEM_HUGE_PAGE);
 }
@@ -66,7 +66,7 @@ int sweep_measure(const char *base, size_t size, unsigned threads, double *ret)
 		uint64_t start = clock_now();
 		double rate;
 
-		team_shares_init(&s.shares, threads, (uint32_t)(size / MEM_HUGE_PAGE), 1);
+		team_shares_init(&s.shares, threads, (uint32_t)(size / MEM_HUGE_PAGE), 1, 1);
 		team_run(team, sweep_worker, &s);
 		rate = (double)size / (double)(clock_now() - start) * (double)CLOCK_NS_PER_S / 1e9;
 		best = num_max(best, rate);
