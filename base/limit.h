@@ -64,5 +64,10 @@
 #define LIMIT_HELLO_MS 10000u		  /* for the greeting of a client */
 #define LIMIT_REQUEST_OUTPUT 32768u	  /* answers buffered for a client that does not read */
 
+/* State files */
+#define LIMIT_SPILL_FILE ((uint64_t)1 << 44) /* keys and values of one session */
+#define LIMIT_SPILL_FILES 1024u		     /* looked at when starting; more are removed */
+#define LIMIT_SPILL_DAMAGED 16u		     /* set aside; more are removed */
+
 /* Configuration */
 #define LIMIT_CONFIG_FILE 65536u
