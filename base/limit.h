@@ -68,6 +68,7 @@
 #define LIMIT_SPILL_FILE ((uint64_t)1 << 44) /* keys and values of one session */
 #define LIMIT_SPILL_FILES 1024u		     /* looked at when starting; more are removed */
 #define LIMIT_SPILL_DAMAGED 16u		     /* set aside; more are removed */
+#define LIMIT_SPILL_ASIDE 65536u	     /* bytes that are kept of each of those */
 
 /* Configuration */
 #define LIMIT_CONFIG_FILE 65536u

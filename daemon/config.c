@@ -28,7 +28,12 @@ const struct config_option config_options[] = {
 	{"socket-group", CONFIG_TEXT, CONFIG_RESTART, AT(socket_group), 0, 0, NULL, "moed",
 		"Its group, where there is one of that name and moed may give the socket to it."},
 	{"state", CONFIG_PATH, CONFIG_RESTART, AT(state), 0, 0, NULL, "/var/lib/moed",
-		"Where moed keeps its totals from one run to the next."},
+		"Where moed keeps its totals, and conversations, from one run to the next."},
+	{"sessions-on-disk", CONFIG_BYTES, CONFIG_RESTART, AT(sessions_on_disk), 0,
+		(double)LIMIT_MEMORY, NULL, "4G",
+		"Room for conversations in the state directory: those for which memory has no "
+		"room, and all of them when moed ends, to be found again.  Where it is used up "
+		"the oldest go.  0: none is kept there, and those that are there are removed."},
 	{"threads", CONFIG_NUMBER, CONFIG_RESTART, AT(threads), 0, LIMIT_THREADS, NULL, "0",
 		"Threads that compute.  0: one for each CPU that moed may use."},
 	{"pin", CONFIG_CHOICE, CONFIG_RESTART, AT(pin), 0, 0, "no|yes", "no",
@@ -88,6 +93,9 @@ static void config_allowed(const struct config_option *o, char *text, size_t siz
 		break;
 	case CONFIG_SIZE:
 		(void)snprintf(text, size, "a size such as 512M, 6G or 60%%, or auto");
+		break;
+	case CONFIG_BYTES:
+		(void)snprintf(text, size, "a size such as 512M or 6G, or 0");
 		break;
 	case CONFIG_NUMBER:
 		(void)snprintf(text, size, "a whole number from %.0f to %.0f", o->min, o->max);
@@ -165,11 +173,26 @@ static int config_text(struct config *c, const struct config_option *o, const ch
 	return 0;
 }
 
+static int config_bytes(const char *value, double most, uint64_t *ret)
+{
+	uint64_t bytes;
+	int r = num_parse_size(value, 0, &bytes);
+
+	if (r < 0)
+		return r;
+	if ((double)bytes > most)
+		return -ERANGE;
+	*ret = bytes;
+	return 0;
+}
+
 static int config_assign(struct config *c, const struct config_option *o, const char *value)
 {
 	void *field = config_field(c, o);
 
 	switch (o->type) {
+	case CONFIG_BYTES:
+		return config_bytes(value, o->max, field);
 	case CONFIG_NUMBER:
 		return num_parse_u64(value, (uint64_t)o->min, (uint64_t)o->max, field);
 	case CONFIG_MODE:

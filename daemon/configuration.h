@@ -22,6 +22,7 @@ enum config_type {
 	CONFIG_TEXT,   /* char * */
 	CONFIG_PATH,   /* char *, absolute */
 	CONFIG_SIZE,   /* char *: "512M", "6G", "60%", or "auto" */
+	CONFIG_BYTES,  /* uint64_t: "512M", "6G", or 0 */
 	CONFIG_NUMBER, /* uint64_t */
 	CONFIG_MODE,   /* uint64_t, octal */
 	CONFIG_REAL,   /* double */
@@ -39,7 +40,7 @@ struct config {
 	uint64_t memory_lock, socket_mode, threads, pin, context, sessions, chunk, io, log;
 	uint64_t upcycle_experts, upcycle_top_k, upcycle_router, upcycle_seed;
 	uint64_t limit_connections, limit_requests, limit_sessions, limit_tokens;
-	uint64_t drain_s;
+	uint64_t drain_s, sessions_on_disk;
 };
 
 enum config_lock { CONFIG_LOCK_TRY, CONFIG_LOCK_REQUIRED };

@@ -12,6 +12,7 @@
 
 #include "clock.h"
 #include "fd.h"
+#include "log.h"
 #include "num.h"
 
 /* A message that comes while only reads are awaited is seen after at most so long. */
@@ -30,6 +31,8 @@ struct engine_thread {
 	_Atomic(struct engine *) engine;
 	_Atomic(struct sched *) sched;
 	_Atomic(uint32_t) kv_free, kv_all;
+	struct spill *spill; /* NULL: nothing goes to disk */
+	struct spill_job scan;
 	struct error error;
 };
 
@@ -96,6 +99,16 @@ static bool engine_thread_messages(struct engine_thread *t, struct sched *s)
 	return any;
 }
 
+static int engine_thread_sleep_ms(const struct sched *s)
+{
+	uint64_t until = sched_timeout(s), now = clock_now();
+
+	if (until == UINT64_MAX)
+		return -1;
+	return until <= now ? 0
+			    : (int)num_min((until - now) / CLOCK_NS_PER_MS + 1, (uint64_t)60000);
+}
+
 static void engine_thread_sleep(struct engine_thread *t, struct sched *s)
 {
 	struct pollfd p = {.fd = t->to_engine, .events = POLLIN};
@@ -103,7 +116,7 @@ static void engine_thread_sleep(struct engine_thread *t, struct sched *s)
 
 	atomic_store(&t->asleep, true);
 	if (!engine_thread_messages(t, s) && !atomic_load(&t->stop))
-		(void)poll(&p, 1, -1);
+		(void)poll(&p, 1, engine_thread_sleep_ms(s));
 	atomic_store(&t->asleep, false);
 	(void)!read(t->to_engine, &n, sizeof n);
 }
@@ -190,6 +203,10 @@ static void *engine_thread_main(void *arg)
 	struct sched *s = NULL;
 	int r;
 
+	/* Both read at once. */
+	t->scan.kind = SPILL_SCAN;
+	if (t->spill)
+		spill_submit(t->spill, &t->scan);
 	config.progress = engine_thread_progress;
 	config.progress_arg = t;
 	r = engine_start(&engine, &config, &t->error);
@@ -204,9 +221,13 @@ static void *engine_thread_main(void *arg)
 			.bulk_rows = t->config.bulk_rows,
 			.post = engine_thread_post,
 			.arg = t,
+			.spill = t->spill,
+			.spill_quota = t->config.spill_quota,
 		};
 		r = sched_new(&s, &sched_config);
 	}
+	if (r >= 0 && t->spill)
+		sched_adopt(s, &t->scan);
 	if (r < 0) {
 		(void)error_errno(&t->error, r, "cannot start the engine");
 		engine_free(engine);
@@ -229,6 +250,21 @@ static void *engine_thread_main(void *arg)
 	return NULL;
 }
 
+static void engine_thread_wake(struct engine_thread *t)
+{
+	uint64_t one = 1;
+
+	(void)!write(t->to_engine, &one, sizeof one);
+}
+
+/* By the spill thread. */
+static void engine_thread_spilled(void *arg)
+{
+	struct engine_thread *t = arg;
+
+	engine_thread_wake(t);
+}
+
 int engine_thread_new(struct engine_thread **ret, const struct engine_thread_config *config)
 {
 	struct engine_thread *t = calloc(1, sizeof *t);
@@ -244,6 +280,16 @@ int engine_thread_new(struct engine_thread **ret, const struct engine_thread_con
 		r = -errno;
 		engine_thread_free(t);
 		return r;
+	}
+	if (t->config.spill_folder >= 0 && t->config.spill_quota) {
+		struct spill_config spill = {.folder = t->config.spill_folder,
+			.wake = engine_thread_spilled,
+			.wake_arg = t};
+		struct error err = ERROR_NONE;
+
+		/* It works without. */
+		if (spill_new(&t->spill, &spill, &err) < 0)
+			log_warning("%s", error_text(&err, 0));
 	}
 	/* Signals are the loop's; the threads of the team inherit this. */
 	(void)sigfillset(&all);
@@ -273,6 +319,8 @@ struct engine_thread *engine_thread_free(struct engine_thread *t)
 	if (!t)
 		return NULL;
 	engine_thread_join(t);
+	spill_free(t->spill);
+	spill_scan_deinit(&t->scan.scan);
 	fd_close(t->to_loop);
 	fd_close(t->to_engine);
 	free(t);
@@ -321,13 +369,6 @@ void engine_thread_ack(struct engine_thread *t)
 bool engine_thread_take(struct engine_thread *t, struct queue_message *ret)
 {
 	return queue_pop(&t->out, ret);
-}
-
-static void engine_thread_wake(struct engine_thread *t)
-{
-	uint64_t one = 1;
-
-	(void)!write(t->to_engine, &one, sizeof one);
 }
 
 void engine_thread_send(struct engine_thread *t, uint32_t type, void *object)

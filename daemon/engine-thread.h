@@ -22,6 +22,8 @@ struct engine_thread_config {
 	struct engine_config engine; /* progress is ours */
 	const struct tokenizer *tokenizer;
 	uint32_t context, live_rows, bulk_rows;
+	int spill_folder; /* of state files; < 0: none; stays the caller's */
+	uint64_t spill_quota;
 };
 
 enum engine_thread_state {

@@ -210,7 +210,7 @@ static int main_serve(struct options *o, struct config *c)
 	struct manager m = {
 		.reread = main_config, .reread_arg = o, .config = *c, .start_ns = clock_now()};
 	struct listen listen = {.fd = -1};
-	struct state state = {.folder = -1};
+	struct state state = {.folder = -1, .sessions = -1};
 	int r;
 
 	/* First, so that programs can connect, and are told how far loading is. */
@@ -220,6 +220,10 @@ static int main_serve(struct options *o, struct config *c)
 	if (r >= 0)
 		r = load_init(&m.load, c, &err);
 	if (r >= 0) {
+		struct error aside = ERROR_NONE;
+
+		if (state_sessions(&state, c->sessions_on_disk, &aside) < 0)
+			log_warning("%s: sessions stay in memory", error_text(&aside, 0));
 		main_report(&m.load);
 		m.listener = listen.fd;
 		m.folder = &state;

@@ -46,7 +46,9 @@ static int manager_signals(struct manager *m)
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGHUP);
-	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+	/* A file that may not grow (LimitFSIZE=) is an error of the write. */
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 || signal(SIGPIPE, SIG_IGN) == SIG_ERR ||
+		signal(SIGXFSZ, SIG_IGN) == SIG_ERR)
 		return -errno;
 	m->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return m->signals < 0 ? -errno : 0;
@@ -82,6 +84,8 @@ int manager_init(struct manager *m, struct error *err)
 		.context = m->load.context,
 		.live_rows = m->load.plan.live_rows,
 		.bulk_rows = m->load.plan.bulk_rows,
+		.spill_folder = m->folder->sessions,
+		.spill_quota = c->sessions_on_disk,
 	};
 	int r;
 
@@ -270,6 +274,9 @@ static void manager_message(struct manager *m, const struct queue_message *messa
 		break;
 	case SCHED_POKED:
 		manager_poked(m, r);
+		break;
+	case SCHED_FOUND:
+		manager_session_found(m, session);
 		break;
 	case SCHED_FORGOTTEN:
 		list_remove(&session->link);

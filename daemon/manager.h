@@ -60,6 +60,7 @@ struct manager {
 	uint64_t failed_ns;	/* when a failed request was last logged */
 	uint64_t complaints_ns; /* since when complaints about clients are counted */
 	unsigned n_complaints;
+	uint64_t n_found; /* sessions of earlier runs */
 	uint64_t n_connects, n_refused, n_finished, n_failed;
 };
 
@@ -97,6 +98,8 @@ void manager_trace_free(struct manager *m, struct trace *t);
 /* named: it is found by its id later; else it goes with its request.  -EDQUOT where the user has as
  * many as it may, and all are in use. */
 int manager_session_new(struct manager *m, uid_t uid, bool named, struct session **ret);
+/* One of an earlier run, which the engine found on disk. */
+void manager_session_found(struct manager *m, struct session *session);
 /* NULL unless id and uid both match. */
 struct session *manager_session_find(struct manager *m, uid_t uid, const uint8_t *id);
 /* Goes to the engine to be forgotten, once nobody needs it. */

@@ -15,7 +15,7 @@
 #include "limit.h"
 
 #define QUEUE_SIZE 16384u
-static_assert(QUEUE_SIZE >= 3 * LIMIT_REQUESTS + 2 * LIMIT_SESSIONS + 64, "queue too small");
+static_assert(QUEUE_SIZE >= 3 * LIMIT_REQUESTS + 4 * LIMIT_SESSIONS + 64, "queue too small");
 
 struct queue_message {
 	uint32_t type;

@@ -29,6 +29,19 @@
 #define SESSION_ID_SIZE 16
 
 struct client;
+struct spill_job;
+
+/* Engine: the state file of a session, and what is done with it. */
+struct session_file {
+	struct list link;      /* of sched->files, least recently used first */
+	uint32_t n;	       /* positions in it; 0: there is none */
+	uint64_t bytes;	       /* of the file */
+	uint64_t *chain;       /* spill_chain() of its tokens */
+	bool clean;	       /* seq holds what it holds */
+	struct spill_job *job; /* under way: seq is left as it is meanwhile */
+	bool evict;	       /* after it, seq is emptied */
+	bool forget;	       /* after it, the session goes */
+};
 
 struct session {
 	uint8_t id[SESSION_ID_SIZE];
@@ -39,11 +52,14 @@ struct session {
 	uint64_t used_ns;	/* loop: last use */
 	bool forget;		/* loop: FORGET goes out when no request is left */
 	bool forgetting;	/* loop: FORGET is on its way */
-	_Atomic(uint32_t) held; /* shared: positions held, for people */
+	bool named;		/* fixed: found by its id later, after a restart too */
+	_Atomic(uint32_t) held; /* shared: positions held, in memory or on disk, for people */
 	struct list idle;	/* engine: of sched->idle, oldest first */
 	struct engine_seq *seq; /* engine */
 	uint32_t *tokens;	/* engine: what seq holds */
 	bool busy;		/* engine: a request runs in it */
+	uint64_t idle_ns;	/* engine: since when it is not */
+	struct session_file file;
 };
 
 enum request_finish {
@@ -127,6 +143,7 @@ struct request {
 	bool holds;	 /* the session: it was admitted */
 	uint32_t serial; /* in the order in which they came */
 	uint32_t routed; /* positions whose routes were given out, or are about to be */
+	bool resumed;	 /* it was admitted before */
 	uint32_t scored; /* tokens of the prompt that were given out (scoring) */
 	int in_step;	 /* enum engine_context, or -1 */
 	uint32_t step_rows;

@@ -273,7 +273,7 @@ static uint32_t sched_rows_of(
 	uint32_t at = engine_seq_length(r->session->seq), left = r->n_tokens - at;
 	bool score = r->flags & REQUEST_SCORE;
 
-	if ((score || left > 1 ? ENGINE_BULK : ENGINE_LIVE) != c)
+	if ((score || left > 1 ? ENGINE_BULK : ENGINE_LIVE) != c || r->session->file.job)
 		return 0;
 	if (!sched_has_room(s, r, SCHED_ROOM_TOKEN))
 		return 0;
@@ -338,7 +338,7 @@ static uint32_t sched_candidates(struct sched *s)
 		{
 			struct request *r = list_entry(jt, struct request, user_link);
 
-			n += r->in_step < 0 &&
+			n += r->in_step < 0 && !r->session->file.job &&
 			     (r->flags & REQUEST_SCORE ||
 				     r->n_tokens - engine_seq_length(r->session->seq) > 1);
 		}

@@ -11,6 +11,8 @@
 
 /* More than decode at once, so that users can take turns in the steps. */
 #define SCHED_ACTIVE_PER_ROW 2u
+/* Positions that another place has to have more than the session itself, to be worth a look. */
+#define SCHED_GAIN 8u
 
 int sched_new(struct sched **ret, const struct sched_config *config)
 {
@@ -24,6 +26,7 @@ int sched_new(struct sched **ret, const struct sched_config *config)
 	list_init(&s->users);
 	list_init(&s->idle);
 	list_init(&s->over);
+	sched_spill_init(s);
 	s->scratch = malloc(num_max(sampler_scratch(config->vocabulary), (size_t)1));
 	for (size_t c = 0; c < ENGINE_CONTEXTS; ++c) {
 		s->steps[c].rows = calloc(rows[c], sizeof *s->steps[c].rows);
@@ -44,10 +47,12 @@ void sched_figures_get(struct sched *s, struct sched_figures *ret)
 		.active = atomic_load(&s->active),
 		.prompt_tokens = atomic_load(&s->prompt_tokens),
 		.reused_tokens = atomic_load(&s->reused_tokens),
+		.shared_tokens = atomic_load(&s->shared_tokens),
 		.generated_tokens = atomic_load(&s->generated_tokens),
 		.preemptions = atomic_load(&s->preemptions),
 		.evictions = atomic_load(&s->evictions),
 	};
+	sched_spill_figures(s, &ret->disk);
 }
 
 void sched_output(struct sched *s, struct request *r)
@@ -131,59 +136,87 @@ void sched_submit(struct sched *s, struct request *r)
 
 void sched_poke(struct sched *s, struct request *r)
 {
-	if (atomic_load(&r->cancel))
+	if (atomic_load(&r->cancel)) {
 		sched_over(s, r, REQUEST_CANCELLED);
+		/* It may wait for what it held before. */
+		if (r->holds && r->session->file.job)
+			atomic_store(&r->session->file.job->stop, true);
+	}
 	s->config.post(s->config.arg, SCHED_POKED, r);
 }
 
-void sched_forget(struct sched *s, struct session *session)
+void sched_forgotten(struct sched *s, struct session *session)
 {
 	if (session->seq)
 		list_remove(&session->idle);
 	session->seq = session->seq ? engine_seq_free(s->config.engine, session->seq) : NULL;
 	free(session->tokens);
 	session->tokens = NULL;
+	sched_spill_remove(s, session);
 	s->config.post(s->config.arg, SCHED_FORGOTTEN, session);
 }
 
-/* Takes the positions of the session that has been idle longest.  False: none has any. */
-static bool sched_evict(struct sched *s)
+void sched_forget(struct sched *s, struct session *session)
+{
+	if (session->file.job) {
+		session->file.forget = true;
+		atomic_store(&session->file.job->stop, true);
+		return;
+	}
+	sched_forgotten(s, session);
+}
+
+enum sched_evicted {
+	SCHED_EVICTED,
+	SCHED_EVICTING, /* positions come back once they are written to disk */
+	SCHED_EVICTED_NONE,
+};
+
+/* Takes the positions of the session that has been idle longest. */
+static enum sched_evicted sched_evict(struct sched *s)
 {
 	list_for_each(it, &s->idle)
 	{
 		struct session *session = list_entry(it, struct session, idle);
 
-		if (!engine_seq_length(session->seq))
+		if (session->file.job || !engine_seq_length(session->seq))
 			continue;
-		engine_seq_truncate(s->config.engine, session->seq, 0);
-		atomic_store(&session->held, 0);
+		/* One at a time: what comes back may do. */
+		if (s->spill.evicts)
+			break;
 		atomic_fetch_add(&s->evictions, 1);
-		return true;
+		return sched_spill_evict(s, session, session->tokens) ? SCHED_EVICTED
+								      : SCHED_EVICTING;
 	}
-	return false;
+	return s->spill.evicts ? SCHED_EVICTING : SCHED_EVICTED_NONE;
 }
 
-/* Back to the front of its user's queue; what it held is computed again later. */
+/* Back to the front of its user's queue; what it held is read or computed again later. */
 static void sched_preempt(struct sched *s, struct request *r)
 {
 	struct sched_user *u = sched_user_get(s, r->uid); /* exists: r is in its list */
+	struct session *session = r->session;
 
 	list_remove(&r->user_link);
 	list_prepend(&u->queued, &r->user_link);
-	engine_seq_truncate(s->config.engine, r->session->seq, 0);
-	r->session->busy = false;
+	session->busy = false;
+	session->idle_ns = clock_now();
 	r->holds = false;
-	list_append(&s->idle, &r->session->idle);
+	list_append(&s->idle, &session->idle);
 	r->state = REQUEST_QUEUED;
 	--s->n_active;
 	atomic_store(&s->active, s->n_active);
 	atomic_fetch_add(&s->queued, 1);
 	atomic_fetch_add(&s->preemptions, 1);
+	/* Whose every position is wanted again has no use for a file. */
+	if (!sched_spill_evict(
+		    s, session, r->flags & (REQUEST_SCORE | REQUEST_ROUTES) ? NULL : r->tokens))
+		atomic_fetch_add(&s->spill.n.preempted, 1);
 }
 
 static bool sched_is_starved(const struct request *r)
 {
-	return r->in_step < 0 && atomic_load(&r->starved);
+	return r->in_step < 0 && !r->session->file.job && atomic_load(&r->starved);
 }
 
 /* One that waits for its client, or NULL; and how many there are. */
@@ -232,7 +265,7 @@ static struct request *sched_least_progress(struct sched *s)
 		{
 			struct request *r = list_entry(jt, struct request, user_link);
 
-			if (r->in_step >= 0)
+			if (r->in_step >= 0 || r->session->file.job)
 				continue;
 			/* Whose client does not read can wait. */
 			if (sched_is_starved(r))
@@ -249,6 +282,7 @@ static struct request *sched_least_progress(struct sched *s)
 bool sched_reserve(struct sched *s, struct request *r, uint32_t n)
 {
 	for (;;) {
+		enum sched_evicted evicted;
 		struct request *victim;
 		int k = engine_seq_reserve(s->config.engine, r->session->seq, n);
 
@@ -258,8 +292,11 @@ bool sched_reserve(struct sched *s, struct request *r, uint32_t n)
 			sched_fail(s, r, k, "the engine refused positions for the request");
 			return false;
 		}
-		if (sched_evict(s))
+		evicted = sched_evict(s);
+		if (evicted == SCHED_EVICTED)
 			continue;
+		if (evicted == SCHED_EVICTING)
+			return false;
 		if (s->n_active <= 1) {
 			if (r->figures.generated) {
 				sched_flush(s, r);
@@ -281,76 +318,170 @@ bool sched_reserve(struct sched *s, struct request *r, uint32_t n)
 	}
 }
 
-static int sched_session_seq(struct sched *s, struct session *session)
+/* A sequence that holds nothing, of an idle session. */
+static bool sched_take_seq(struct sched *s)
 {
-	for (;;) {
-		struct session *oldest;
-		int r;
+	list_for_each(it, &s->idle)
+	{
+		struct session *session = list_entry(it, struct session, idle);
 
-		if (session->seq)
-			return 0;
-		r = engine_seq_new(s->config.engine, &session->seq);
-		if (r != -ENOBUFS || list_is_empty(&s->idle))
-			return r;
-		oldest = list_entry(s->idle.next, struct session, idle);
-		list_remove(&oldest->idle);
-		oldest->seq = engine_seq_free(s->config.engine, oldest->seq);
-		atomic_store(&oldest->held, 0);
-		atomic_fetch_add(&s->evictions, 1);
+		if (session->file.job || engine_seq_length(session->seq))
+			continue;
+		list_remove(&session->idle);
+		session->seq = engine_seq_free(s->config.engine, session->seq);
+		return true;
 	}
+	return false;
 }
 
-/* Positions that the prompt shares with what the session holds; the last token is always computed.
- */
-static uint32_t sched_common(const struct request *r)
+/* 0; -EAGAIN: not now; else -errno. */
+static int sched_session_seq(struct sched *s, struct session *session)
 {
-	const struct session *session = r->session;
-	uint32_t most = num_min(engine_seq_length(session->seq), r->n_tokens - 1), n = 0;
+	while (!session->seq) {
+		int r = engine_seq_new(s->config.engine, &session->seq);
+
+		if (r != -ENOBUFS)
+			return r;
+		if (sched_take_seq(s))
+			continue;
+		switch (sched_evict(s)) {
+		case SCHED_EVICTED:
+			break;
+		case SCHED_EVICTING:
+			return -EAGAIN;
+		case SCHED_EVICTED_NONE:
+			return r;
+		}
+	}
+	return 0;
+}
+
+/* Tokens with which both begin; the last one of the prompt is always computed. */
+static uint32_t sched_common(const struct request *r, const uint32_t *tokens, uint32_t length)
+{
+	uint32_t most = num_min(length, r->n_tokens - 1), n = 0;
 
 	/* Whoever wants routes wants those of the whole prompt. */
-	if (r->flags & (REQUEST_SCORE | REQUEST_ROUTES) || !session->tokens)
+	if (r->flags & (REQUEST_SCORE | REQUEST_ROUTES) || !tokens)
 		return 0;
-	while (n < most && session->tokens[n] == r->tokens[n])
+	while (n < most && tokens[n] == r->tokens[n])
 		++n;
 	return n;
 }
 
-/* False: it waits in the queue, and so does everybody behind it. */
-static bool sched_admit_one(struct sched *s, struct sched_user *u, struct request *r)
+/* The session of the same user, idle or not, that holds most of the prompt: n positions. */
+static struct session *sched_relative(
+	struct sched *s, struct sched_user *u, const struct request *r, uint32_t *ret_n)
+{
+	struct session *best = NULL;
+
+	*ret_n = 0;
+	list_for_each(it, &s->idle)
+	{
+		struct session *other = list_entry(it, struct session, idle);
+		uint32_t n;
+
+		if (other->uid != r->uid || other == r->session)
+			continue;
+		n = sched_common(r, other->tokens, engine_seq_length(other->seq));
+		if (n > *ret_n) {
+			*ret_n = n;
+			best = other;
+		}
+	}
+	list_for_each(it, &u->active)
+	{
+		struct request *other = list_entry(it, struct request, user_link);
+		uint32_t length = engine_seq_length(other->session->seq), n;
+
+		/* What is under way may still fail. */
+		if (other->in_step >= 0)
+			length = num_min(length, other->base);
+		n = sched_common(r, other->tokens, length);
+		if (n > *ret_n) {
+			*ret_n = n;
+			best = other->session;
+		}
+	}
+	return best;
+}
+
+/* What the prompt begins with, and where that is. */
+struct sched_beginning {
+	uint32_t n;
+	struct session *memory, *disk; /* another session's; at most one of them */
+};
+
+static struct sched_beginning sched_beginning(
+	struct sched *s, struct sched_user *u, const struct request *r)
+{
+	const struct session *session = r->session;
+	uint32_t n = 0;
+	struct sched_beginning b = {0};
+	struct session *other;
+
+	if (session->seq)
+		b.n = sched_common(r, session->tokens, engine_seq_length(session->seq));
+	other = sched_relative(s, u, r, &n);
+	if (n >= b.n + SCHED_GAIN)
+		b = (struct sched_beginning){.n = n, .memory = other};
+	n = sched_spill_find(s, r, &other);
+	if (n >= b.n + SCHED_GAIN)
+		b = (struct sched_beginning){.n = n, .disk = other};
+	return b;
+}
+
+/* The sequence of r begins so; nothing more than that is in it. */
+static int sched_begin_with(struct sched *s, struct request *r, const struct sched_beginning *b)
 {
 	struct session *session = r->session;
-	uint32_t common;
-	bool had = session->seq;
+	uint32_t *tokens;
+
+	if (!b->memory) {
+		engine_seq_truncate(s->config.engine, session->seq, b->disk ? 0 : b->n);
+		return 0;
+	}
+	/* It may have to wait in the queue with them. */
+	tokens = malloc(b->n * sizeof *tokens);
+	if (!tokens || engine_seq_share(s->config.engine, session->seq, b->memory->seq, b->n) < 0) {
+		free(tokens);
+		return -ENOMEM;
+	}
+	memcpy(tokens, r->tokens, b->n * sizeof *tokens);
+	free(session->tokens);
+	session->tokens = tokens;
+	atomic_fetch_add(&s->shared_tokens, b->n);
+	return 0;
+}
+
+/* Room for all of its tokens; 0, -EAGAIN: not now, else -errno. */
+static int sched_admit_reserve(struct sched *s, struct request *r)
+{
+	struct engine_seq *seq = r->session->seq;
 	int k;
 
-	while ((k = sched_session_seq(s, session)) == -ENOBUFS && sched_take_place(s))
-		;
-	if (k < 0) {
-		if (k == -ENOBUFS && s->n_active)
-			return false;
-		sched_fail(s, r, k, "no room for another session in the engine");
-		return true;
-	}
-	if (had)
-		list_remove(&session->idle);
-	common = sched_common(r);
-	engine_seq_truncate(s->config.engine, session->seq, common);
-	while ((k = engine_seq_reserve(s->config.engine, session->seq, r->n_tokens - common)) < 0)
-		if (k != -ENOSPC || (!sched_evict(s) && !sched_take_place(s)))
+	while ((k = engine_seq_reserve(
+			s->config.engine, seq, r->n_tokens - engine_seq_length(seq))) == -ENOSPC) {
+		enum sched_evicted evicted = sched_evict(s);
+
+		if (evicted == SCHED_EVICTING)
+			return -EAGAIN;
+		if (evicted == SCHED_EVICTED_NONE && !sched_take_place(s))
 			break;
-	if (k < 0 && (k != -ENOSPC || !s->n_active)) {
-		list_append(&s->idle, &session->idle);
-		sched_fail(s, r, k,
-			"the prompt needs more positions than memory.limit has room for: shorten "
-			"it, or raise memory.limit");
-		return true;
 	}
-	if (k < 0) {
-		list_append(&s->idle, &session->idle);
-		return false;
-	}
+	return k == -ENOSPC && s->n_active ? -EAGAIN : k;
+}
+
+static void sched_admitted(
+	struct sched *s, struct sched_user *u, struct request *r, const struct sched_beginning *b)
+{
+	struct session *session = r->session;
+
 	session->busy = true;
+	session->file.clean = false;
 	r->holds = true;
+	r->resumed = r->figures.start_ns;
+	r->base = engine_seq_length(session->seq);
 	free(session->tokens);
 	session->tokens = NULL;
 	list_remove(&r->user_link);
@@ -358,13 +489,50 @@ static bool sched_admit_one(struct sched *s, struct sched_user *u, struct reques
 	r->state = REQUEST_ACTIVE;
 	atomic_fetch_sub(&s->queued, 1);
 	atomic_store(&s->active, ++s->n_active);
-	if (!r->figures.start_ns) {
+	if (!r->resumed) {
 		r->figures.start_ns = clock_now();
-		r->figures.reused = common;
+		r->figures.reused = b->disk ? 0 : b->n;
 		engine_stats(s->config.engine, &r->before);
-		atomic_fetch_add(&s->reused_tokens, common);
+		atomic_fetch_add(&s->reused_tokens, r->figures.reused);
 		atomic_fetch_add(&s->prompt_tokens, r->n_prompt);
 	}
+	/* Where that cannot even begin, it is computed. */
+	if (b->disk)
+		(void)sched_spill_load(s, r, b->disk, b->n);
+}
+
+/* False: it waits in the queue, and so does everybody behind it. */
+static bool sched_admit_one(struct sched *s, struct sched_user *u, struct request *r)
+{
+	struct session *session = r->session;
+	struct sched_beginning b;
+	bool had = session->seq;
+	int k;
+
+	while ((k = sched_session_seq(s, session)) == -ENOBUFS && sched_take_place(s))
+		;
+	if (k < 0) {
+		if (k == -EAGAIN || (k == -ENOBUFS && s->n_active))
+			return false;
+		sched_fail(s, r, k, "no room for another session in the engine");
+		return true;
+	}
+	if (had)
+		list_remove(&session->idle);
+	b = sched_beginning(s, u, r);
+	k = sched_begin_with(s, r, &b);
+	if (k == 0)
+		k = sched_admit_reserve(s, r);
+	if (k == 0) {
+		sched_admitted(s, u, r, &b);
+		return true;
+	}
+	list_append(&s->idle, &session->idle);
+	if (k == -EAGAIN)
+		return false;
+	sched_fail(s, r, k,
+		"the prompt needs more positions than memory.limit has room for: shorten it, or "
+		"raise memory.limit");
 	return true;
 }
 
@@ -374,8 +542,14 @@ static struct request *sched_user_next(const struct sched_user *u)
 	{
 		struct request *r = list_entry(it, struct request, user_link);
 
+		if (r->session->busy)
+			continue;
+		if (r->session->file.job) {
+			sched_spill_hurry(r->session);
+			continue;
+		}
 		/* One that had to give its place up waits until its client reads. */
-		if (!r->session->busy && !atomic_load(&r->starved))
+		if (!atomic_load(&r->starved))
 			return r;
 	}
 	return NULL;
@@ -436,6 +610,7 @@ static void sched_finish(struct sched *s, struct request *r)
 		session->tokens = steal_ptr(r->tokens);
 		atomic_store(&session->held, engine_seq_length(session->seq));
 		session->busy = false;
+		session->idle_ns = clock_now();
 		list_append(&s->idle, &session->idle);
 	}
 	r->figures.end_ns = clock_now();
@@ -459,15 +634,32 @@ static void sched_finish_all(struct sched *s)
 
 		if (r->in_step >= 0 && (r->finish == REQUEST_STOP || r->finish == REQUEST_LENGTH))
 			continue;
+		/* Nor is there an end while a disk writes into its positions. */
+		if (r->holds && r->session->file.job)
+			continue;
 		sched_finish(s, r);
 	}
 	sched_users_trim(s);
+}
+
+/* Whether there is an outcome to hand out; those that wait for a disk get theirs after it. */
+static bool sched_has_ended(const struct sched *s)
+{
+	list_for_each(it, &s->over)
+	{
+		const struct request *r = list_entry(it, struct request, over_link);
+
+		if (!r->holds || !r->session->file.job)
+			return true;
+	}
+	return false;
 }
 
 enum sched_result sched_run(struct sched *s)
 {
 	enum sched_result live = SCHED_RUN_IDLE, bulk = SCHED_RUN_IDLE;
 
+	sched_spill_poll(s);
 	sched_finish_all(s);
 	sched_admit(s);
 	for (enum engine_context c = 0; c < ENGINE_CONTEXTS; ++c)
@@ -477,7 +669,8 @@ enum sched_result sched_run(struct sched *s)
 		live = sched_step_advance(s, ENGINE_LIVE);
 	if (s->steps[ENGINE_BULK].running)
 		bulk = sched_step_advance(s, ENGINE_BULK);
-	if (!list_is_empty(&s->over))
+	sched_spill_ahead(s);
+	if (sched_has_ended(s))
 		return SCHED_RUN_MORE;
 	if (live == SCHED_RUN_MORE || bulk == SCHED_RUN_MORE)
 		return SCHED_RUN_MORE;
@@ -498,8 +691,10 @@ struct sched *sched_free(struct sched *s)
 		list_for_each_safe(jt, &u->active)
 			sched_over(s, list_entry(jt, struct request, user_link), REQUEST_CANCELLED);
 	}
+	sched_spill_settle(s);
 	list_for_each_safe(it, &s->over) sched_finish(s, list_entry(it, struct request, over_link));
 	sched_users_trim(s);
+	sched_spill_stop(s);
 	list_for_each_safe(it, &s->idle)
 	{
 		struct session *session = list_entry(it, struct session, idle);
@@ -509,6 +704,7 @@ struct sched *sched_free(struct sched *s)
 		free(session->tokens);
 		session->tokens = NULL;
 	}
+	sched_spill_deinit(s);
 	for (size_t c = 0; c < ENGINE_CONTEXTS; ++c) {
 		free(s->steps[c].rows);
 		free(s->steps[c].engine_rows);

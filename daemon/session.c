@@ -52,6 +52,13 @@ static struct session *manager_session_oldest(struct manager *m, bool all, uid_t
 	return oldest;
 }
 
+void manager_session_found(struct manager *m, struct session *s)
+{
+	/* Before all that are used in this run, and in their order. */
+	s->used_ns = ++m->n_found;
+	list_append(&m->sessions, &s->link);
+}
+
 int manager_session_new(struct manager *m, uid_t uid, bool named, struct session **ret)
 {
 	uint32_t own = 0, remembered = 0, n = 0;
@@ -82,8 +89,10 @@ int manager_session_new(struct manager *m, uid_t uid, bool named, struct session
 	}
 	s->uid = uid;
 	s->forget = !named;
+	s->named = named;
 	s->used_ns = clock_now();
 	list_init(&s->idle);
+	list_init(&s->file.link);
 	list_append(&m->sessions, &s->link);
 	*ret = s;
 	return 0;

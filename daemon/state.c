@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "state.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -17,6 +18,7 @@
 #define STATE_FILE "totals"
 #define STATE_FILE_NEW "totals.new"
 #define STATE_FILE_MAX 1024u
+#define STATE_SESSIONS "sessions"
 
 static const struct {
 	const char *name;
@@ -80,7 +82,7 @@ int state_init(struct state *s, const char *path, struct error *err)
 {
 	int r;
 
-	*s = (struct state){.folder = -1};
+	*s = (struct state){.folder = -1, .sessions = -1};
 	if (mkdir(path, 0750) < 0 && errno != EEXIST)
 		return error_errno(err, -errno, "cannot make the state directory %s", path);
 	s->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -102,6 +104,49 @@ int state_init(struct state *s, const char *path, struct error *err)
 			strerror(-r));
 		s->before = (struct state_totals){0};
 	}
+	return 0;
+}
+
+/* Files of state files' names; nothing else is touched. */
+static void state_empty(int fd)
+{
+	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *folder = copy < 0 ? NULL : fdopendir(copy);
+	struct dirent *e;
+
+	if (!folder)
+		fd_close(copy);
+	while (folder && (e = readdir(folder)))
+		if (strstr(e->d_name, ".kv"))
+			(void)unlinkat(fd, e->d_name, 0);
+	if (folder)
+		(void)closedir(folder);
+}
+
+int state_sessions(struct state *s, bool keep, struct error *err)
+{
+	cleanup_fd_ int fd = -1;
+	struct stat st;
+
+	if (keep && mkdirat(s->folder, STATE_SESSIONS, 0700) < 0 && errno != EEXIST)
+		return error_errno(err, -errno,
+			"cannot make the folder '%s' in the state directory", STATE_SESSIONS);
+	fd = openat(s->folder, STATE_SESSIONS, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 && !keep && errno == ENOENT)
+		return 0;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return error_errno(err, -errno,
+			"cannot open the folder '%s' in the state directory", STATE_SESSIONS);
+	if (!keep) {
+		state_empty(fd);
+		return 0;
+	}
+	/* What people said lies there: for nobody else's eyes. */
+	if (st.st_uid != geteuid() || ((st.st_mode & 077) && fchmod(fd, 0700) < 0))
+		return error_set(err, -EPERM,
+			"the folder '%s' in the state directory belongs to another user",
+			STATE_SESSIONS);
+	s->sessions = steal_fd(fd);
 	return 0;
 }
 
@@ -128,5 +173,6 @@ int state_save(const struct state *s, const struct state_totals *totals, struct 
 
 void state_deinit(struct state *s)
 {
+	s->sessions = fd_close(s->sessions);
 	s->folder = fd_close(s->folder);
 }

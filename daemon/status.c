@@ -195,6 +195,31 @@ static void status_start(FILE *f, const struct manager *m, const struct engine_s
 	(void)fputc('}', f);
 }
 
+/* State files of sessions. */
+static void status_disk(FILE *f, const struct sched_disk *d)
+{
+	static const char *const names[SCHED_REFUSALS] = {
+		[SCHED_REFUSED_QUOTA] = "quota",
+		[SCHED_REFUSED_FULL] = "disk_full",
+		[SCHED_REFUSED_ERROR] = "error",
+		[SCHED_REFUSED_DAMAGED] = "damaged",
+		[SCHED_REFUSED_FOREIGN] = "other_model",
+	};
+
+	(void)fprintf(f,
+		", \"disk\": {\"quota_bytes\": %" PRIu64 ", \"bytes\": %" PRIu64
+		", \"sessions\": %" PRIu64 ", \"saved\": %" PRIu64 ", \"save_s\": %.6f"
+		", \"restored\": %" PRIu64 ", \"restore_s\": %.6f, \"restored_tokens\": %" PRIu64
+		", \"preempted\": %" PRIu64 ", \"resumed\": %" PRIu64 ", \"removed\": %" PRIu64
+		", \"resting\": %s, \"refused\": {",
+		d->quota, d->bytes, d->files, d->saved, (double)d->save_ns / 1e9, d->restored,
+		(double)d->restore_ns / 1e9, d->restored_tokens, d->preempted, d->resumed,
+		d->removed, d->resting ? "true" : "false");
+	for (enum sched_refusal i = 0; i < SCHED_REFUSALS; ++i)
+		(void)fprintf(f, "%s\"%s\": %" PRIu64, i ? ", " : "", names[i], d->refused[i]);
+	(void)fputs("}}", f);
+}
+
 static void status_engine(FILE *f, struct manager *m)
 {
 	struct engine_stats e;
@@ -223,10 +248,11 @@ static void status_engine(FILE *f, struct manager *m)
 		kv_all, kv_free, s.evictions, s.preemptions);
 	(void)fprintf(f,
 		", \"queue\": {\"waiting\": %u, \"active\": %u}, \"tokens\": {\"prompt\": %" PRIu64
-		", \"reused\": %" PRIu64 ", \"generated\": %" PRIu64 "}",
+		", \"reused\": %" PRIu64 ", \"shared\": %" PRIu64 ", \"generated\": %" PRIu64 "}",
 		/* Those that the engine has not seen yet wait too. */
 		m->n_requests - num_min(m->n_requests, s.active), s.active, s.prompt_tokens,
-		s.reused_tokens, s.generated_tokens);
+		s.reused_tokens, s.shared_tokens, s.generated_tokens);
+	status_disk(f, &s.disk);
 	(void)fprintf(f,
 		", \"engine\": {\"compute_s\": %.6f, \"steps_live\": %" PRIu64
 		", \"steps_bulk\": %" PRIu64 ", \"rows_live\": %" PRIu64 ", \"rows_bulk\": %" PRIu64

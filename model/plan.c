@@ -30,6 +30,8 @@
 
 /* Code and libraries, heap of the small things, kernel side of ring and sockets. */
 #define RESERVE_BASE ((uint64_t)14 << 20)
+/* Of a daemon: the buffer for state files, a huge page, and their thread. */
+#define RESERVE_SPILL (((uint64_t)2 << 20) + RESERVE_PER_THREAD)
 #define RESERVE_PER_THREAD ((uint64_t)128 << 10) /* stack and its page tables */
 #define RESERVE_SHARE 256u /* of the limit: page tables at 8 bytes per 4 KiB */
 
@@ -153,7 +155,8 @@ static void fill_fixed(
 	p->use[PLAN_VOCABULARY] = num_align_up(in->vocabulary, 4096);
 	p->use[PLAN_SEGMENTS] = in->daemon ? in->clients * SEGMENTS_PER_CLIENT : 0;
 	/* Not rounded: the limit less this must grow with the limit. */
-	p->use[PLAN_RESERVE] = RESERVE_BASE + threads * RESERVE_PER_THREAD + limit / RESERVE_SHARE;
+	p->use[PLAN_RESERVE] = RESERVE_BASE + threads * RESERVE_PER_THREAD + limit / RESERVE_SHARE +
+			       (in->daemon ? RESERVE_SPILL : 0);
 }
 
 static uint32_t least_context(const struct plan_input *in)

@@ -218,6 +218,15 @@ static int put_head(const struct spill_way *way, int fd, const struct spill_file
 	return put(way, fd, 0, SPILL_ALIGN);
 }
 
+/* The order of files; worth no error. */
+static void set_time(int fd, int64_t ns)
+{
+	struct timespec times[2] = {
+		{.tv_nsec = UTIME_OMIT}, {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000}};
+
+	(void)futimens(fd, times);
+}
+
 static int put_all(const struct spill_way *way, int fd, struct spill_file *f,
 	const uint32_t *tokens, spill_read_fn read, void *arg)
 {
@@ -237,6 +246,8 @@ static int put_all(const struct spill_way *way, int fd, struct spill_file *f,
 		r = put_numbers(way, fd, f->table_at, table, f->n_pieces, &f->table_sum);
 	if (r == 0)
 		r = put_head(way, fd, f);
+	if (r == 0 && f->head.used_ns > 0)
+		set_time(fd, f->head.used_ns);
 	if (r == 0 && way->io->fsync(fd) < 0)
 		r = -errno;
 	return r;
@@ -380,7 +391,7 @@ int spill_file_begin(struct spill_file *ret, const struct spill_way *way, int fd
 		r = check_head(&f, way, (uint64_t)st.st_size, err);
 	if (r < 0)
 		return r;
-	f.used_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	f.head.used_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 	*ret = f;
 	return 0;
 }

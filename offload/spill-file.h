@@ -37,6 +37,7 @@ struct spill_head {
 	uint32_t n;	      /* positions: tokens */
 	uint32_t block;	      /* positions of a block */
 	uint64_t block_bytes; /* keys and values of a block */
+	int64_t used_ns;      /* when it was last used: the time stamp of the file; 0: now */
 };
 
 /* The system calls, for tests that make them fail. */
@@ -76,7 +77,6 @@ struct spill_file {
 	int fd;
 	struct spill_head head;
 	uint64_t size, tokens_at, table_at, body_at;
-	int64_t used_ns; /* when it was written, or last used */
 	uint32_t n_pieces, tokens_sum, table_sum;
 };
 

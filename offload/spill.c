@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "fd.h"
 #include "limit.h"
 #include "num.h"
 
@@ -42,14 +43,19 @@ static bool has_end(const char *name, const char *end)
 	return n > k && strcmp(name + n - k, end) == 0;
 }
 
-/* Out of the way, for whoever wants to look at it. */
+/* Out of the way, for whoever wants to look at how it begins. */
 static void set_aside(const struct spill_way *way, const char *name, struct spill_scan *scan)
 {
 	char aside[SPILL_NAME_MAX + 8];
+	cleanup_fd_ int fd = -1;
+	struct stat st;
 
 	(void)snprintf(aside, sizeof aside, "%.*s.bad", (int)SPILL_NAME_MAX, name);
 	(void)renameat(way->folder, name, way->folder, aside);
 	scan->damaged++;
+	fd = openat(way->folder, aside, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > LIMIT_SPILL_ASIDE)
+		(void)!ftruncate(fd, LIMIT_SPILL_ASIDE);
 }
 
 struct chain {
@@ -86,7 +92,7 @@ static int look(
 
 	if (r < 0)
 		return r;
-	*ret = (struct spill_found){.head = f.head, .size = f.size, .used_ns = f.used_ns};
+	*ret = (struct spill_found){.head = f.head, .size = f.size};
 	ret->chain = calloc(spill_chain_length(f.head.n, f.head.block), sizeof *ret->chain);
 	chain = (struct chain){.at = ret->chain, .block = f.head.block};
 	r = ret->chain ? spill_file_tokens(&f, way, chain_add, &chain, err) : -ENOMEM;
@@ -96,19 +102,6 @@ static int look(
 	}
 	spill_file_close(&f);
 	return r;
-}
-
-static void scan_damaged(
-	const struct spill_way *way, const char *name, struct spill_scan *scan, unsigned *n)
-{
-	struct stat st;
-
-	if (++*n > LIMIT_SPILL_DAMAGED ||
-		fstatat(way->folder, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
-		(void)unlinkat(way->folder, name, 0);
-		return;
-	}
-	scan->damaged_bytes += (uint64_t)num_max(st.st_size, (off_t)0);
 }
 
 static void scan_one(const struct spill_way *way, const char *name, struct spill_scan *scan)
@@ -148,7 +141,7 @@ static int by_use(const void *a, const void *b)
 {
 	const struct spill_found *x = a, *y = b;
 
-	return x->used_ns < y->used_ns ? -1 : x->used_ns > y->used_ns;
+	return x->head.used_ns < y->head.used_ns ? -1 : x->head.used_ns > y->head.used_ns;
 }
 
 static int scan(const struct spill_way *way, struct spill_job *job)
@@ -173,8 +166,8 @@ static int scan(const struct spill_way *way, struct spill_job *job)
 		scan_one(way, e->d_name, s);
 	rewinddir(folder);
 	while ((e = readdir(folder)))
-		if (has_end(e->d_name, ".kv.bad"))
-			scan_damaged(way, e->d_name, s, &aside);
+		if (has_end(e->d_name, ".kv.bad") && ++aside > LIMIT_SPILL_DAMAGED)
+			(void)unlinkat(way->folder, e->d_name, 0);
 	(void)closedir(folder);
 	qsort(s->found, s->n, sizeof *s->found, by_use);
 	return 0;

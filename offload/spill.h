@@ -28,17 +28,15 @@ enum spill_kind {
 struct spill_found {
 	struct spill_head head;
 	uint64_t size;
-	int64_t used_ns;
 	uint64_t *chain; /* spill_chain() of its tokens */
 };
 
 struct spill_scan {
 	struct spill_found *found; /* the oldest first */
 	size_t n;
-	unsigned damaged;	/* set aside now, as NAME.bad */
-	unsigned removed;	/* more than there may be */
-	uint64_t damaged_bytes; /* of all that are set aside */
-	struct error error;	/* about the last damaged one */
+	unsigned damaged;   /* set aside now, as NAME.bad, what begins them */
+	unsigned removed;   /* of other versions, or more than there may be */
+	struct error error; /* about the last that could not be read */
 };
 
 struct spill_job {

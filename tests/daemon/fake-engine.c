@@ -60,6 +60,58 @@ static bool is_under_way(struct engine *e, const struct engine_seq *s)
 	return false;
 }
 
+int engine_seq_share(
+	struct engine *e, struct engine_seq *s, const struct engine_seq *from, uint32_t n)
+{
+	assert_false(is_under_way(e, s));
+	assert_true(n <= from->length);
+	engine_seq_truncate(e, s, 0);
+	/* Nothing is shared here: as if there were room for a copy, or none. */
+	if (engine_seq_reserve(e, s, n) < 0)
+		return -ENOMEM;
+	memcpy(s->tokens, from->tokens, n * sizeof *s->tokens);
+	s->length = n;
+	++e->shared;
+	return 0;
+}
+
+uint64_t engine_seq_block_bytes(const struct engine *e)
+{
+	return ENGINE_BLOCK * sizeof(uint32_t);
+}
+
+void engine_seq_read(const struct engine *e, const struct engine_seq *s, uint32_t n, uint64_t at,
+	void *to, size_t size)
+{
+	assert_true(n <= s->length);
+	memcpy(to, (const char *)s->tokens + at, size);
+}
+
+void engine_seq_write(
+	struct engine *e, const struct engine_seq *s, uint64_t at, const void *from, size_t size)
+{
+	assert_true(at + size <= sizeof s->tokens);
+	memcpy((char *)(uintptr_t)s->tokens + at, from, size);
+}
+
+void engine_seq_written(struct engine *e, struct engine_seq *s, uint32_t n)
+{
+	assert_int_equal(s->length, 0);
+	assert_true(n <= s->reserved);
+	s->length = n;
+}
+
+uint64_t engine_identity(const struct engine *e)
+{
+	return e->identity;
+}
+
+void engine_kv(const struct engine *e, uint32_t *ret_free, uint32_t *ret_all)
+{
+	*ret_free = e->free;
+	*ret_all = e->all;
+}
+
 void engine_seq_truncate(struct engine *e, struct engine_seq *s, uint32_t n)
 {
 	assert_false(is_under_way(e, s));

@@ -18,6 +18,8 @@ struct engine {
 	uint32_t tiles[ENGINE_CONTEXTS]; /* of a step */
 	uint32_t seqs, seqs_max;
 	uint32_t fail_token; /* rows of it cannot be computed; 0: none */
+	uint32_t shared;     /* calls of engine_seq_share() */
+	uint64_t identity;
 	uint32_t rows_most[ENGINE_CONTEXTS];
 	uint64_t steps[ENGINE_CONTEXTS];
 	struct {
