@@ -13,13 +13,16 @@
 /* Tokens that must have room. */
 #define TRACE_TOKENS 16u
 
-/* As large as may be. */
+/* As large as may be, and leaves room for requests. */
 static int trace_room(struct manager *m, struct trace *t, struct error *err)
 {
 	uint64_t least = (uint64_t)routes_token_bytes(m->load.desc) * TRACE_TOKENS;
 	uint64_t size = TRACE_SIZE_MOST;
 	int r;
 
+	/* Half of what is left: requests want some too. */
+	while (size > least && size > (m->heap_max - m->heap) / 2)
+		size /= 2;
 	while (size > least && manager_heap(m, (int64_t)routes_size(size), NULL) < 0 && size > 1)
 		size /= 2;
 	t->heap = routes_size(size);
