@@ -139,7 +139,8 @@ static int on_routes(struct moe *m, struct request *r, size_t size)
 	struct wire_routes head;
 	size_t n = 0;
 
-	if (!part(m, size, &head, sizeof(head)))
+	if ((r->kind != REQUEST_SUBMIT && r->kind != REQUEST_TRACE) ||
+		!part(m, size, &head, sizeof(head)))
 		return -EPROTO;
 	size -= sizeof(head);
 	/* At most so many, since each takes as many bytes. */

@@ -178,7 +178,7 @@ static void do_call(struct input *in, struct moe *m, struct moe_session **s)
 	switch (what % 8) {
 	case 0:
 		r.text = "text";
-		r.flags = (uint32_t)what / 8 % 16;
+		r.flags = (uint32_t)what / 8 % 32;
 		(void)moe_submit(m, *s, &r, NULL);
 		break;
 	case 1:
@@ -191,7 +191,12 @@ static void do_call(struct input *in, struct moe *m, struct moe_session **s)
 		*s = NULL;
 		break;
 	case 3:
-		(void)moe_status(m, NULL);
+		if (what & 8)
+			(void)moe_experts(m, NULL);
+		else if (what & 16)
+			(void)moe_trace(m, NULL);
+		else
+			(void)moe_status(m, NULL);
 		break;
 	case 4:
 		(void)moe_cancel(m, what / 8);
@@ -218,6 +223,8 @@ static void look(const struct moe_event *e)
 		abort();
 	for (size_t i = 0; i < e->n_logits; i++)
 		sum += e->logits[i];
+	for (size_t i = 0; i < e->n_routes; i++)
+		sum += e->routes[i].weight;
 	__asm__ volatile("" : : "x"(sum));
 	if (e->type == MOE_ERROR && e->code >= 0)
 		abort();
