@@ -158,10 +158,10 @@ json_t *overlap_json(const struct heat *a, const struct heat *b)
 
 /* ---- a terminal -------------------------------------------------------------------------- */
 
-/* 0 (not used) to 1, of uses by the most of any expert; the root shows the rare ones too. */
+/* 0 (not used) to 1, of uses by the most of any expert. */
 static double shade(double uses, double most)
 {
-	return most > 0 ? sqrt(uses / most) : 0;
+	return most > 0 ? uses / most : 0;
 }
 
 static double most_of(const struct heat *h, uint32_t fold)
