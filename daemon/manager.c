@@ -76,6 +76,7 @@ int manager_init(struct manager *m, struct error *err)
 				.threads = m->load.threads,
 				.pin = c->pin,
 				.must_lock = c->memory_lock == CONFIG_LOCK_REQUIRED,
+				.prefetch = ENGINE_PREFETCH_AUTO,
 				.io = c->io == CONFIG_IO_URING	 ? ENGINE_IO_URING
 				      : c->io == CONFIG_IO_PREAD ? ENGINE_IO_PREAD
 								 : ENGINE_IO_AUTO,

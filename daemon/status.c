@@ -237,6 +237,11 @@ static void status_engine(FILE *f, struct manager *m)
 		e.slots, e.slots_used, e.experts, e.ready, e.ready_bytes, e.given_bytes, e.hits,
 		e.misses, wanted ? (double)e.hits / (double)wanted : 0.0);
 	(void)fprintf(f,
+		", \"prefetch\": {\"state\": \"%s\", \"why\": \"%s\", \"issued\": %" PRIu64
+		", \"useful\": %" PRIu64 ", \"late\": %" PRIu64 "}",
+		e.ahead.state ? e.ahead.state : "off", e.ahead.why ? e.ahead.why : "loading",
+		e.ahead.issued, e.ahead.useful, e.ahead.late);
+	(void)fprintf(f,
 		", \"io\": {\"method\": \"%s\", \"direct\": %s, \"disks\": %" PRIu32
 		", \"reads\": %" PRIu64 ", \"bytes_read\": %" PRIu64 ", \"bytes_useful\": %" PRIu64
 		", \"errors\": %" PRIu64 ", \"wait_s\": %.6f}",

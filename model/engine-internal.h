@@ -99,6 +99,27 @@ struct tile {
 	size_t packing_stride;
 };
 
+#define PREFETCH_ROWS 2u  /* of a step that is predicted */
+#define PREFETCH_MOST 16u /* experts at once */
+
+/* Experts of the next layer, read while nothing else is.  See prefetch.c. */
+struct prefetch {
+	enum engine_prefetch mode;
+	bool pending;	/* norm[] is of this layer, and nothing was predicted from it */
+	uint32_t layer; /* of what is held */
+	uint32_t n, held[PREFETCH_MOST];
+	uint32_t rows;
+	float *norm; /* [PREFETCH_ROWS][hidden] */
+	/* Whether it pays: steps with and without, in turn. */
+	bool on;
+	uint32_t steps; /* of the trial, or left until the next one */
+	bool trying;
+	uint64_t began, ns[2], mean_ns;
+	uint64_t recent_issued, recent_useful;
+	_Atomic uint64_t issued, useful, late;
+	_Atomic(const char *) state, why;
+};
+
 struct engine_counters {
 	_Atomic uint64_t hits, misses, evictions, bytes_read, bytes_useful, reads, read_errors,
 		wait_ns, compute_ns, rows[ENGINE_CONTEXTS], steps[ENGINE_CONTEXTS], tiles, slots,
@@ -142,7 +163,7 @@ struct engine {
 	struct plan plan;
 	const struct kernels *kernels;
 	struct team *team;
-	struct file *files; /* [n_files] */
+	struct file *files;	 /* [n_files] */
 	uint32_t n_files, disks; /* disks: devices that they lie on */
 	struct io *io;
 	struct mem_arena *arena;
@@ -162,6 +183,7 @@ struct engine {
 	size_t widest_bytes[3]; /* of the widest row */
 	float *frequencies;
 	uint32_t top_k; /* at least 1 */
+	struct prefetch prefetch;
 	struct engine_counters counters;
 	struct popularity popularity;
 	struct engine_clock clock;
@@ -191,6 +213,21 @@ void memory_deinit(struct memory *m);
 void fill_restart(struct engine *e);
 /* Lets go of the experts that nobody wants and that are not here yet. */
 void fill_release(struct engine *e);
+
+/* prefetch.c */
+/* 0 or -ENOMEM. */
+int prefetch_init(struct engine *e, enum engine_prefetch mode);
+void prefetch_deinit(struct engine *e);
+/* A step of decode begins. */
+void prefetch_begin_step(struct engine *e, const struct context *c);
+/* The tile holds the input of a layer's experts: what a prediction is made from. */
+void prefetch_note(struct engine *e, const struct context *c);
+/* Predicts and asks, where that was not done for this layer. */
+void prefetch_run(struct engine *e, const struct context *c);
+/* The layer's choices are known: what of them was read ahead? */
+void prefetch_settle(struct engine *e, const struct context *c);
+/* Gives back what is held. */
+void prefetch_release(struct engine *e);
 
 /* engine-load.c */
 int engine_load(struct engine *e, const struct engine_config *config, struct error *err);
@@ -248,6 +285,8 @@ void attention_store(struct engine *e, struct context *c);
 void attention_run(struct engine *e, struct context *c);
 
 /* moe.c */
+/* The k best of n scores, ties to the lower number, best first. */
+void moe_best_of(const float *scores, uint32_t n, uint32_t k, uint32_t *ids);
 void moe_route(struct engine *e, struct context *c);
 void moe_begin(struct engine *e, struct context *c);
 int moe_advance(struct engine *e, struct context *c); /* as step_advance; IDLE: the layer is done */

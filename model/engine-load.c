@@ -288,6 +288,8 @@ static int place(
 			"the plan's %" PRIu64 " bytes do not hold weights, keys and scratch",
 			e->plan.arena);
 	r = open_store(e, s->config->policy, err);
+	if (r == 0)
+		r = prefetch_init(e, s->config->prefetch);
 	return r < 0 ? error_errno(err, r, "cannot set up the slots of experts") : 0;
 }
 

@@ -89,6 +89,7 @@ struct engine *engine_free(struct engine *e)
 		free(e->contexts[i].rows);
 	free(e->frequencies);
 	free(e->group_experts);
+	prefetch_deinit(e);
 	popularity_deinit(&e->popularity);
 	memory_deinit(&e->memory);
 	mem_arena_free(e->arena);
@@ -196,6 +197,8 @@ int engine_begin(struct engine *e, enum engine_context context, const struct eng
 	c->layer = 0;
 	c->n_needs = c->first_need = 0;
 	c->active = true;
+	if (context == ENGINE_LIVE && e->store)
+		prefetch_begin_step(e, c);
 	count(&e->counters.rows[context], n);
 	count(&e->counters.steps[context], 1);
 	return 0;
@@ -315,6 +318,11 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 		.arena_bytes = e->memory.all,
 		.times = times,
 		.given_bytes = get(&c->given),
+		.ahead = {.issued = get(&e->prefetch.issued),
+			.useful = get(&e->prefetch.useful),
+			.late = get(&e->prefetch.late),
+			.state = atomic_load_explicit(&e->prefetch.state, memory_order_relaxed),
+			.why = atomic_load_explicit(&e->prefetch.why, memory_order_relaxed)},
 		.direct = reads_directly(e),
 		.disks = e->disks,
 		.io = e->io->ops->name,

@@ -48,6 +48,12 @@ enum engine_io {
 	ENGINE_IO_PREAD,
 };
 
+enum engine_prefetch {
+	ENGINE_PREFETCH_OFF,
+	ENGINE_PREFETCH_AUTO, /* where it is measured to be faster */
+	ENGINE_PREFETCH_ON,   /* always, for tests */
+};
+
 struct engine_config {
 	const char *path;
 	const struct desc *desc; /* must outlive the engine */
@@ -61,6 +67,7 @@ struct engine_config {
 	/* Makes the reads instead, for tests: as io_ring_new().  NULL: what `io` says. */
 	int (*io_new)(void *arg, struct io **ret, const int *fds, size_t n, struct error *err);
 	void *io_new_arg;
+	enum engine_prefetch prefetch;
 	enum policy_kind policy; /* what gives way in the store; for tests: the first is the one */
 };
 
@@ -233,6 +240,15 @@ struct engine_times {
 /* The caller slept for want of work: the time since the last call is idle. */
 void engine_rested(struct engine *e);
 
+/* Experts of the next layer that its router named on the present layer's state, read ahead. */
+struct engine_ahead {
+	uint64_t issued;   /* read, in whole or in part, before anybody wanted them */
+	uint64_t useful;   /* then wanted, */
+	uint64_t late;	   /* and not yet there */
+	const char *state; /* "on", "off", "trying" */
+	const char *why;   /* a clause */
+};
+
 struct engine_stats {
 	uint64_t hits, misses; /* of wanted experts */
 	uint64_t evictions;    /* experts that gave way to others */
@@ -252,6 +268,7 @@ struct engine_stats {
 	uint64_t dense_bytes;
 	bool locks; /* what is taken is locked */
 	struct engine_times times;
+	struct engine_ahead ahead;
 	bool direct;	/* reads bypass the page cache */
 	uint32_t disks; /* devices that the model lies on: read in parallel */
 	const char *io; /* "io_uring", "io_uring (plain)", "pread" */

@@ -17,8 +17,7 @@
 #define MAX_BATCH SCRATCH_TILE
 #define GATHER_PIECE 8u /* columns */
 
-/* The k best of n scores, ties to the lower number, best first. */
-static void best_of(const float *scores, uint32_t n, uint32_t k, uint32_t *ids)
+void moe_best_of(const float *scores, uint32_t n, uint32_t k, uint32_t *ids)
 {
 	for (uint32_t i = 0; i < k; i++) {
 		uint32_t best = UINT32_MAX;
@@ -49,7 +48,7 @@ static void choose(const struct engine *e, float *logits, uint32_t *ids, float *
 
 	if (d->router == DESC_SOFTMAX_TOPK)
 		e->kernels->softmax(logits, d->experts);
-	best_of(logits, d->experts, k, ids);
+	moe_best_of(logits, d->experts, k, ids);
 	for (uint32_t i = 0; i < k; i++)
 		gates[i] = logits[ids[i]];
 	if (d->router == DESC_TOPK_SOFTMAX)
@@ -151,6 +150,7 @@ void moe_route(struct engine *e, struct context *c)
 			c->callbacks.on_route(c->rows[row].arg, c->layer, ids, gates, d->top_k);
 		sort_choice(ids, gates, d->top_k);
 	}
+	prefetch_note(e, c);
 	engine_mark(e, c, ENGINE_TIME_ROUTER);
 }
 
@@ -210,8 +210,10 @@ void moe_begin(struct engine *e, struct context *c)
 		c->needs[n++] = c->needs[x];
 	}
 	c->n_needs = n;
-	if (e->desc->layers[c->layer].moe)
+	if (e->desc->layers[c->layer].moe) {
 		tell_choices(e, c);
+		prefetch_settle(e, c);
+	}
 	engine_mark(e, c, e->desc->layers[c->layer].moe ? ENGINE_TIME_ROUTER : ENGINE_TIME_GATE_UP);
 }
 
@@ -502,6 +504,10 @@ int moe_advance(struct engine *e, struct context *c)
 			return r;
 		acquire(e, c);
 		store_submit(e->store);
+		if (c->starved)
+			prefetch_release(e);
+		if (store_in_flight(e->store) == 0)
+			prefetch_run(e, c);
 	}
 	collect(&b);
 	engine_mark(e, c, b.layer->moe ? ENGINE_TIME_CACHE : ENGINE_TIME_GATE_UP);
@@ -520,6 +526,9 @@ int moe_advance(struct engine *e, struct context *c)
 	while (c->first_need < c->n_needs && c->needs[c->first_need].state == NEED_DONE)
 		c->first_need++;
 	engine_mark(e, c, b.layer->moe ? ENGINE_TIME_CACHE : ENGINE_TIME_DOWN);
+	/* Behind what is wanted: nothing can be computed meanwhile, or the layer is done. */
+	if (!b.n || c->first_need == c->n_needs)
+		prefetch_run(e, c);
 	if (c->first_need == c->n_needs) {
 		c->starved = false;
 		return ENGINE_IDLE;
@@ -566,6 +575,8 @@ void moe_sum(struct engine *e, struct context *c)
 
 void moe_release(struct engine *e, struct context *c)
 {
+	if (c == &e->contexts[ENGINE_LIVE])
+		prefetch_release(e);
 	for (uint32_t i = c->first_need; i < c->n_needs; i++) {
 		if (c->needs[i].state == NEED_HELD)
 			store_release(e->store, c->layer, c->needs[i].expert);

@@ -18,6 +18,9 @@
  */
 #define DISTANCE_POWER 0.5f
 
+/* Logarithm of the chance, one in ten, below which an expert is cold. */
+#define COLD -2.3f
+
 struct cell {
 	uint64_t used; /* when last */
 	uint32_t times;
@@ -253,4 +256,10 @@ int64_t policy_victim(
 		least = w;
 	}
 	return victim == NOTHING ? -1 : (int64_t)victim;
+}
+
+bool policy_is_cold(const struct policy *p, uint32_t cell)
+{
+	return cell < p->n_cells &&
+	       (p->kind != POLICY_FORECAST || forecast_scores(p->forecast)[cell] < COLD);
 }

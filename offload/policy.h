@@ -51,3 +51,5 @@ void policy_remove(struct policy *p, uint32_t cell);
  */
 int64_t policy_victim(
 	struct policy *p, uint32_t class, bool (*may_evict)(void *arg, uint32_t cell), void *arg);
+/* Whether it is hardly ever wanted: it may give way to what is only likely to be. */
+bool policy_is_cold(const struct policy *p, uint32_t cell);

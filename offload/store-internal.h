@@ -55,6 +55,7 @@ enum slot_state {
 /* Whose reads go first. */
 enum store_rank {
 	STORE_RANK_BACKGROUND, /* nobody waits for it */
+	STORE_RANK_AHEAD,      /* somebody may want it soon: one at a time, on an idle disk */
 	STORE_RANK_WANTED,
 	STORE_RANK_URGENT,
 	STORE_RANKS,
@@ -107,7 +108,7 @@ struct store_disk {
 	dev_t device;
 	size_t in_flight;
 	uint64_t bytes_in_flight;
-	uint64_t bytes_waiting;		  /* to be asked for yet, but for those of the background */
+	uint64_t bytes_waiting;		  /* to be asked for yet, of those that are wanted */
 	uint64_t bytes_least, bytes_most; /* amounts to be kept in flight */
 	struct list again, ranks[STORE_RANKS];
 };
@@ -149,8 +150,11 @@ void store_slots_deinit(struct store *s);
 /* The number of the item's cell. */
 uint32_t store_item_cell(const struct store *s, const struct store_item *item);
 struct store_item *store_item_find(struct store *s, uint32_t group, uint32_t expert);
-/* An empty slot for this item, one that gives way where it may and must; NULL where none does. */
-struct store_slot *store_slot_take(struct store *s, struct store_item *item, bool may_evict);
+/*
+ * An empty slot for this item; where there is none, one that gives way: for what is wanted any, for
+ * what is read ahead one that is hardly ever wanted, for the background none.  Or NULL.
+ */
+struct store_slot *store_slot_take(struct store *s, struct store_item *item, enum store_rank rank);
 /* Forgets what the slot holds. */
 void store_slot_clear(struct store *s, struct store_slot *slot);
 void store_slot_view(struct store_slot *slot, struct store_view *ret);

@@ -108,7 +108,7 @@ static void queue(struct store *s, struct store_slot *slot, enum store_rank rank
 
 	list_append(&d->ranks[rank], &slot->link);
 	slot->rank = (uint8_t)rank;
-	if (rank > STORE_RANK_BACKGROUND)
+	if (rank >= STORE_RANK_WANTED)
 		d->bytes_waiting += left_to_ask(s, slot);
 }
 
@@ -116,7 +116,7 @@ static void unqueue(struct store *s, struct store_slot *slot)
 {
 	if (list_is_empty(&slot->link))
 		return;
-	if (slot->rank > STORE_RANK_BACKGROUND)
+	if (slot->rank >= STORE_RANK_WANTED)
 		disk_of(s, &slot->layout.segment[slot->segment])->bytes_waiting -=
 			left_to_ask(s, slot);
 	list_remove(&slot->link);
@@ -240,9 +240,14 @@ void store_read_hurry(struct store *s, struct store_slot *slot, enum store_rank 
 	queue(s, slot, rank);
 }
 
+static bool has_begun(const struct store_slot *slot)
+{
+	return slot->segment > 0 || slot->asked > 0;
+}
+
 bool store_read_call_off(struct store *s, struct store_slot *slot)
 {
-	if (slot->state != SLOT_READING || slot->segment > 0 || slot->asked > 0)
+	if (slot->state != SLOT_READING || has_begun(slot))
 		return false;
 	unqueue(s, slot);
 	return true;
@@ -254,12 +259,16 @@ static struct store_slot *next_slot(
 {
 	for (unsigned rank = STORE_RANKS; rank-- > 0;) {
 		const struct list *waiting = &d->ranks[rank];
+		struct store_slot *slot;
 
 		if (list_is_empty(waiting))
 			continue;
+		slot = list_entry(waiting->next, struct store_slot, link);
 		if (rank == STORE_RANK_BACKGROUND && bytes >= s->bytes_background)
 			continue;
-		return list_entry(waiting->next, struct store_slot, link);
+		if (rank == STORE_RANK_AHEAD && bytes > 0 && !has_begun(slot))
+			continue;
+		return slot;
 	}
 	return NULL;
 }
@@ -270,7 +279,7 @@ static void move_on(struct store *s, struct store_disk *d, struct store_slot *sl
 	const struct store_segment *segment = &slot->layout.segment[slot->segment];
 
 	slot->asked += n;
-	if (slot->rank > STORE_RANK_BACKGROUND)
+	if (slot->rank >= STORE_RANK_WANTED)
 		d->bytes_waiting -= n;
 	if (slot->asked < segment->length)
 		return;
@@ -473,7 +482,7 @@ static void arrive(struct store *s, struct store_request *q, int32_t res)
 static bool is_awaited(const struct store *s)
 {
 	for (uint32_t i = 0; i < s->n_requests; i++)
-		if (s->requests[i].in_flight && s->requests[i].slot->rank > STORE_RANK_BACKGROUND)
+		if (s->requests[i].in_flight && s->requests[i].slot->rank >= STORE_RANK_WANTED)
 			return true;
 	return false;
 }

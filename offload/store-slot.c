@@ -398,21 +398,29 @@ void store_visit(struct store *s, const struct forecast_visit *v)
 	policy_visit(s->policy, &last);
 }
 
-struct store_slot *store_slot_take(struct store *s, struct store_item *item, bool may_evict)
+/* Empties a slot of the class; false where none may be. */
+static bool make_room(struct store *s, uint16_t class, enum store_rank rank)
+{
+	int64_t victim = rank > STORE_RANK_BACKGROUND
+				 ? policy_victim(s->policy, class, may_give_way, s)
+				 : -1;
+
+	if (victim < 0 ||
+		(rank == STORE_RANK_AHEAD && !policy_is_cold(s->policy, (uint32_t)victim)))
+		return false;
+	store_slot_clear(s, &s->slots[s->items[s->item_of[victim]].slot]);
+	s->stats.evictions++;
+	return true;
+}
+
+struct store_slot *store_slot_take(struct store *s, struct store_item *item, enum store_rank rank)
 {
 	struct store_class *c = &s->classes[item->class];
 	struct store_slot *slot;
 	struct store_expert x;
 
-	if (list_is_empty(&c->free)) {
-		int64_t victim =
-			may_evict ? policy_victim(s->policy, item->class, may_give_way, s) : -1;
-
-		if (victim < 0)
-			return NULL;
-		store_slot_clear(s, &s->slots[s->items[s->item_of[victim]].slot]);
-		s->stats.evictions++;
-	}
+	if (list_is_empty(&c->free) && !make_room(s, item->class, rank))
+		return NULL;
 	slot = list_entry(c->free.next, struct store_slot, link);
 	locate(s, item->group, item->expert, &x);
 	/* Checked in store_new(); a locate() that is not constant gets no slot. */

@@ -57,7 +57,7 @@ static void let_go(struct store *s, struct store_slot *slot)
 /* Of an expert that is in no slot. */
 static int begin(struct store *s, struct store_item *item, enum store_rank rank)
 {
-	struct store_slot *slot = store_slot_take(s, item, rank > STORE_RANK_BACKGROUND);
+	struct store_slot *slot = store_slot_take(s, item, rank);
 
 	if (!slot)
 		return STORE_BUSY;
@@ -97,13 +97,32 @@ int store_acquire(struct store *s, uint32_t group, uint32_t expert, unsigned fla
 	return slot->state == SLOT_READY ? STORE_READY : STORE_READING;
 }
 
-int store_fetch(struct store *s, uint32_t group, uint32_t expert)
+static int fetch(struct store *s, uint32_t group, uint32_t expert, enum store_rank rank)
 {
 	struct store_item *item = store_item_find(s, group, expert);
 
 	if (!item)
 		return no_such(s, group, expert);
-	return item->slot == STORE_NONE ? begin(s, item, STORE_RANK_BACKGROUND) : STORE_READY;
+	return item->slot == STORE_NONE ? begin(s, item, rank) : STORE_READY;
+}
+
+int store_fetch(struct store *s, uint32_t group, uint32_t expert)
+{
+	return fetch(s, group, expert, STORE_RANK_BACKGROUND);
+}
+
+int store_fetch_ahead(struct store *s, uint32_t group, uint32_t expert)
+{
+	return fetch(s, group, expert, STORE_RANK_AHEAD);
+}
+
+bool store_call_off(struct store *s, uint32_t group, uint32_t expert)
+{
+	struct store_item *item = store_item_find(s, group, expert);
+	bool was_reading = item && item->slot != STORE_NONE;
+
+	store_release(s, group, expert);
+	return was_reading && item->slot == STORE_NONE;
 }
 
 void store_set_background(struct store *s, uint64_t bytes)

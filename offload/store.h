@@ -112,6 +112,14 @@ int store_acquire(struct store *s, uint32_t group, uint32_t expert, unsigned fla
 int store_fetch(struct store *s, uint32_t group, uint32_t expert);
 
 /*
+ * Asks for an expert that may be wanted soon: takes a slot that is free, or that of an expert that
+ * is hardly ever wanted, and is read when nothing else is.  As store_fetch() otherwise.
+ */
+int store_fetch_ahead(struct store *s, uint32_t group, uint32_t expert);
+/* Releases it.  True where its reads had not begun: they never will. */
+bool store_call_off(struct store *s, uint32_t group, uint32_t expert);
+
+/*
  * Reads of store_fetch() are begun while fewer bytes than these are in flight: with 1, only when
  * nothing is, so that an expert that is wanted waits for one of them at most.
  */

@@ -230,6 +230,7 @@ static int start_engine(struct eval *v)
 		.plan = &v->plan,
 		.threads = (uint32_t)v->o.threads,
 		.io = v->o.io,
+		.prefetch = ENGINE_PREFETCH_AUTO,
 		.progress = progress};
 	struct error err = ERROR_NONE;
 	struct memory_limit limit;

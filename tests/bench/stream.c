@@ -43,6 +43,7 @@ DEFINE_CLEANUP(struct engine *, engine_free, NULL)
 
 struct options {
 	const char *path, *memory;
+	enum engine_prefetch prefetch;
 	uint64_t tokens, threads, rounds;
 };
 
@@ -265,8 +266,11 @@ static int measure_decode(struct decoded *x, struct disk *disk, const struct opt
 		.live_rows = 1,
 		.bulk_rows = 1,
 		.threads = (uint32_t)o->threads};
-	struct engine_config config = {
-		.path = o->path, .desc = d, .plan = &x->plan, .threads = (uint32_t)o->threads};
+	struct engine_config config = {.path = o->path,
+		.desc = d,
+		.plan = &x->plan,
+		.threads = (uint32_t)o->threads,
+		.prefetch = o->prefetch};
 	struct engine_seq *s;
 	uint64_t seed = 1, done = 0;
 	int r = plan_make(&x->plan, &in, err);
@@ -347,6 +351,12 @@ static void print(const struct options *o, const struct decoded *x, const struct
 		"  \"wait_s\": %.3f, \"compute_s\": %.3f, \"all_s\": %.3f, \"disk_s\": %.3f,\n",
 		wait, compute, x->seconds, best > 0 ? bytes / best : 0.0);
 	print_times(x, (double)o->tokens);
+	(void)printf("  \"prefetch\": {\"state\": \"%s\", \"why\": \"%s\", \"issued\": %llu, "
+		     "\"useful\": %llu, \"late\": %llu},\n",
+		x->after.ahead.state, x->after.ahead.why,
+		(unsigned long long)(x->after.ahead.issued - x->before.ahead.issued),
+		(unsigned long long)(x->after.ahead.useful - x->before.ahead.useful),
+		(unsigned long long)(x->after.ahead.late - x->before.ahead.late));
 	(void)printf("  \"share_of_disk\": %.3f, ", best > 0 ? bytes / x->seconds / best : 0.0);
 	/* What overlaps perfectly takes as long as the longer of the two. */
 	(void)printf("\"bound_s\": %.3f, \"share_of_bound\": %.3f\n}\n", bound,
@@ -386,6 +396,7 @@ static int run(const struct options *o)
 static void usage(FILE *to)
 {
 	(void)fputs("Usage: stream --file FILE --memory SIZE [--tokens N] [--threads N]\n"
+		    "              [--prefetch off|auto|on]\n"
 		    "Decodes random tokens with experts streamed, and prints as JSON what that\n"
 		    "reads from the disk and what the disk gives in the same run.\n"
 		    "  --file FILE    a model with experts\n"
@@ -396,6 +407,22 @@ static void usage(FILE *to)
 		to);
 }
 
+static int parse_prefetch(const char *text, enum engine_prefetch *ret)
+{
+	static const char *const names[] = {
+		[ENGINE_PREFETCH_OFF] = "off",
+		[ENGINE_PREFETCH_AUTO] = "auto",
+		[ENGINE_PREFETCH_ON] = "on",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (strcmp(text, names[i]) == 0) {
+			*ret = (enum engine_prefetch)i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -404,6 +431,7 @@ int main(int argc, char **argv)
 		{"tokens", required_argument, NULL, 'n'},
 		{"threads", required_argument, NULL, 't'},
 		{"rounds", required_argument, NULL, 'r'},
+		{"prefetch", required_argument, NULL, 'p'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
 	};
@@ -421,6 +449,8 @@ int main(int argc, char **argv)
 			o.memory = optarg;
 		else if (c == 'n')
 			r = num_parse_u64(optarg, 1, 100000, &o.tokens);
+		else if (c == 'p')
+			r = parse_prefetch(optarg, &o.prefetch);
 		else if (c == 't')
 			r = num_parse_u64(optarg, 1, LIMIT_THREADS, &o.threads);
 		else if (c == 'r')

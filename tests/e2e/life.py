@@ -21,7 +21,7 @@ LONG = 16000  # tokens: enough to be under way when something happens
 
 def check_status(daemon):
     status = daemon.status()
-    for key in ("model", "budget", "cache", "io", "sessions", "queue", "tokens", "latencies_ms",
+    for key in ("model", "budget", "cache", "prefetch", "io", "sessions", "queue", "tokens", "latencies_ms",
                 "version", "uptime_s"):
         service.expect(key in status, f"the status lacks {key}")
     budget = dict(status["budget"])

@@ -84,6 +84,7 @@ void drive_start(struct drive *d, const struct drive_how *how)
 		.threads = num_max(how->threads, 1u),
 		.io = how->io,
 		.policy = how->policy,
+		.prefetch = how->prefetch,
 		.io_new = how->io_new,
 		.io_new_arg = how->io_new_arg};
 	struct error err = ERROR_NONE;

@@ -31,6 +31,7 @@ struct drive_how {
 	const char *tier; /* MOED_CPU; NULL: the best */
 	enum drive_cache cache;
 	enum policy_kind policy;
+	enum engine_prefetch prefetch;
 	enum engine_io io;
 	uint32_t threads;	 /* 0: 1 */
 	uint32_t experts, top_k; /* of online upcycling; 0: none */

@@ -2,9 +2,9 @@
 
 /*
  * The gate of exactness: whatever may not change a bit does not.  One way through the engine is the
- * measure; all others, over cache, policy, company, chunks, tier and threads, must give its tokens,
- * logits and log-probabilities bit for bit; counters prove that each way was taken.  Usage: CASE
- * [uring]; with `uring` only the io_uring rung, and 77 where there is none.
+ * measure; all others, over cache, policy, prefetch, company, chunks, tier and threads, must give
+ * its tokens, logits and log-probabilities bit for bit; counters prove that each way was taken.
+ * Usage: CASE [uring]; with `uring` only the io_uring rung, and 77 where there is none.
  */
 
 #include <fcntl.h>
@@ -33,6 +33,7 @@ static struct drive_text texts[TEXTS];
 static uint32_t own_ids[2][80];
 static struct drive_answer measure[TEXTS];
 static struct engine_stats measure_stats;
+static uint64_t read_ahead;
 
 /* The prompts of the case, and two more: one that ends with a block, one that is a sibling. */
 static void make_texts(void)
@@ -103,6 +104,11 @@ static void compare(const struct drive_how *how, bool together, uint32_t chunk, 
 	}
 	if (how->cache >= DRIVE_SMALLEST && !how->experts)
 		assert_true(s.evictions > 0);
+	assert_true(s.ahead.issued >= s.ahead.useful && s.ahead.useful >= s.ahead.late);
+	if (how->cache == DRIVE_AMPLE && how->prefetch == ENGINE_PREFETCH_ON)
+		read_ahead += s.ahead.issued;
+	if (how->prefetch == ENGINE_PREFETCH_OFF)
+		assert_int_equal(s.ahead.issued, 0);
 }
 
 static void test_ways(void **state)
@@ -123,6 +129,7 @@ static void test_ways(void **state)
 				.tier = tiers[t],
 				.cache = way % 4,
 				.policy = (way + way / 12) % POLICY_KINDS,
+				.prefetch = way / 4 % 2 ? ENGINE_PREFETCH_ON : ENGINE_PREFETCH_OFF,
 				.threads = 1 + way / 4 % 3,
 				.io = way & 1 ? ENGINE_IO_AUTO : ENGINE_IO_PREAD};
 			bool together = way / 12 % 2;
@@ -136,6 +143,8 @@ static void test_ways(void **state)
 			ways++;
 		}
 	}
+	/* Experts were read before they were wanted, where there are any. */
+	assert_true(read_ahead > 0 || measure_stats.hits + measure_stats.misses == 0);
 	print_message("%s: %u ways give the same bits; %u tiers are missing here\n", the_case.name,
 		ways, missing);
 }
