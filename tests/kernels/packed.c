@@ -158,8 +158,8 @@ static void product_case(const struct kernels_format *f, uint8_t *space, const s
 static void test_products(void **unused)
 {
 	static const size_t tiles[] = {1, 2, 3, 5};
-	static const size_t cols[] = {
-		1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 50, 64, 127, 131};
+	static const size_t cols[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 15, 16, 17, 20, 31, 32, 33,
+		36, 50, 64, 97, 127, 131};
 	static const size_t blocks[] = {1, 2, 3, 4, 8, 9, 17};
 	static const size_t gaps[] = {0, 2, 32, 64};
 	uint8_t *space = guarded();

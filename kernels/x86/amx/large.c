@@ -370,10 +370,13 @@ INLINE void load(const struct pass *p, size_t x_stride, unsigned k, unsigned t)
 		TILE_LOAD(7, p->w->high + 16 * k, row);
 }
 
-/* What a pass goes by; in one place, so that all of it can be in registers. */
+/*
+ * What a pass goes by.  Pointers, for what is copied in wide registers just after it was stored in
+ * narrow ones waits for the stores.
+ */
 struct job {
-	struct pass now, then;
-	struct known before;
+	const struct pass *now, *then;
+	const struct known *before;
 	struct next next;
 	struct sums *sums;
 	unsigned stored; /* tiles of sums of the pass before */
@@ -385,7 +388,7 @@ INLINE void slot(uint32_t type, unsigned tiles, unsigned s, const struct job *j,
 	const struct factors *w, struct part *part)
 {
 	const unsigned q = s % tiles, k = (s / tiles + 1) % 4;
-	const struct pass *from = k ? &j->now : &j->then;
+	const struct pass *from = k ? j->now : j->then;
 	const size_t x_stride = j->x_stride;
 
 	if (s < tiles) {
@@ -404,7 +407,7 @@ INLINE void slot(uint32_t type, unsigned tiles, unsigned s, const struct job *j,
 		load(from, x_stride, k, 7);
 	if (tiles == 2 && q == 1)
 		load(from, x_stride, k, 4);
-	if (k ? q == 3 : q == tiles - 1 && j->then.tiles == 4)
+	if (k ? q == 3 : q == tiles - 1 && j->then->tiles == 4)
 		load(from, x_stride, k, 5);
 	if (j->next.ahead)
 		for (size_t at = 64 * s; at < ROWS * packed_bytes(type); at += 256 * tiles)
@@ -415,27 +418,27 @@ INLINE void slot(uint32_t type, unsigned tiles, unsigned s, const struct job *j,
 		unpack(type, &j->next, part, 2 * s);
 		unpack(type, &j->next, part, 2 * s + 1);
 	}
-	if (j->before.out)
+	if (j->before->out)
 		for (unsigned c = 32 / (4 * tiles) * s; c < 32 / (4 * tiles) * (s + 1); c++)
-			__builtin_prefetch(j->before.out + c * j->out_stride, 1);
+			__builtin_prefetch(j->before->out + c * j->out_stride, 1);
 	if (s < 3)
 		return;
-	if (tiles == 4 && j->before.cols == 32) {
+	if (tiles == 4 && j->before->cols == 32) {
 		const unsigned c = 32 * (s - 3) / 13, end = 32 * (s - 2) / 13;
-		const uint8_t *x = j->before.x + c * x_stride;
+		const uint8_t *x = j->before->x + c * x_stride;
 
-		add(type, w, x, j->before.sums + 64 * c, j->before.acc + 16 * c);
+		add(type, w, x, j->before->sums + 64 * c, j->before->acc + 16 * c);
 		x += x_stride;
-		add(type, w, x, j->before.sums + 64 * (c + 1), j->before.acc + 16 * (c + 1));
+		add(type, w, x, j->before->sums + 64 * (c + 1), j->before->acc + 16 * (c + 1));
 		x += x_stride;
 		if (c + 2 < end)
-			add(type, w, x, j->before.sums + 64 * (c + 2),
-				j->before.acc + 16 * (c + 2));
+			add(type, w, x, j->before->sums + 64 * (c + 2),
+				j->before->acc + 16 * (c + 2));
 	} else {
 		const unsigned n = 4 * tiles - 3;
 
-		add_all(type, w, &j->before, x_stride, j->before.cols * (s - 3) / n,
-			j->before.cols * (s - 2) / n);
+		add_all(type, w, j->before, x_stride, j->before->cols * (s - 3) / n,
+			j->before->cols * (s - 2) / n);
 	}
 }
 
@@ -449,7 +452,7 @@ INLINE void slot(uint32_t type, unsigned tiles, unsigned s, const struct job *j,
 INLINE void multiply(uint32_t type, unsigned tiles, const struct job *job)
 {
 	const struct job j = *job;
-	const struct factors w = *j.before.w;
+	const struct factors w = *j.before->w;
 	struct part part = {0};
 
 	slot(type, tiles, 0, &j, &w, &part);
@@ -481,9 +484,10 @@ struct place {
 struct work {
 	const struct kernels_product *p;
 	size_t tiles, blocks, group;
-	struct place place, coming, ahead; /* now, to be unpacked, to be read ahead */
+	struct place place, coming, ahead; /* now, to be unpacked, two further */
 	size_t count;			   /* of blocks before this one */
 	size_t c;			   /* first column of the pass */
+	size_t each;			   /* columns of a pass */
 	size_t skip;			   /* columns of the pass before c, done by another */
 	struct sums sums;
 	struct scaled codes;
@@ -495,7 +499,9 @@ INLINE void place_group(const struct work *w, struct place *p, size_t begin)
 {
 	p->block = 0;
 	p->tile = p->begin = begin;
-	p->end = begin + w->group < w->tiles ? begin + w->group : w->tiles;
+	p->end = begin + w->group;
+	if (begin < w->tiles && p->end > w->tiles)
+		p->end = w->tiles;
 }
 
 INLINE void place_step(const struct work *w, struct place *p)
@@ -520,17 +526,15 @@ INLINE const uint8_t *work_x(const struct work *w, size_t column, size_t block)
 	       block * sizeof(struct kernels_q256);
 }
 
-/* The pass at w->c; where 32 columns are not left, it takes some again. */
-INLINE struct pass work_pass(struct work *w)
+/* The pass at w->c; where not enough columns are left, it takes some again. */
+INLINE void work_pass(struct work *w, struct pass *p)
 {
-	size_t left = w->p->cols - w->c, columns = left > 16 ? 32 : 16;
+	size_t left = w->p->cols - w->c;
 
-	w->skip = w->p->cols > 32 && left < columns ? columns - left : 0;
-	return (struct pass){
-		.w = &w->codes,
-		.x = (const int8_t *)work_x(w, w->c - w->skip, w->place.block),
-		.tiles = left > 16 ? 4 : 2,
-	};
+	w->skip = left < w->each ? w->each - left : 0;
+	p->w = &w->codes;
+	p->x = (const int8_t *)work_x(w, w->c - w->skip, w->place.block);
+	p->tiles = w->each > 16 ? 4 : 2;
 }
 
 /* What there is to do beside the first pass of a block. */
@@ -541,9 +545,7 @@ INLINE void work_next(uint32_t type, struct work *w, struct next *n)
 	n->at.words = NULL;
 	if (w->coming.tile < w->tiles)
 		n->at = place_at(type, w, &w->coming);
-	n->ahead = NULL;
-	if (w->ahead.tile < w->tiles)
-		n->ahead = place_at(type, w, &w->ahead).words;
+	n->ahead = place_at(type, w, &w->ahead).words;
 }
 
 /* The float steps that follow the pass at w->c. */
@@ -555,7 +557,7 @@ INLINE void work_known(struct work *w, struct known *k)
 	k->x = work_x(w, w->c, w->place.block);
 	k->sums = (const uint8_t *)w->sums.low[w->skip];
 	k->acc = w->acc[(w->place.tile - w->place.begin) * w->p->cols + w->c];
-	k->cols = left < 32 ? left : 32;
+	k->cols = left < w->each ? left : w->each;
 	k->out = NULL;
 	if (w->place.block + 1 == w->blocks)
 		k->out = w->p->out + w->c * w->p->out_stride + w->place.tile * ROWS;
@@ -564,25 +566,18 @@ INLINE void work_known(struct work *w, struct known *k)
 /* To the next pass; false where there is none. */
 INLINE bool work_step(struct work *w)
 {
-	w->c += 32;
+	w->c += w->each;
 	if (w->c < w->p->cols)
 		return true;
 	w->c = 0;
 	w->count++;
 	w->place = w->coming;
-	w->coming = w->ahead;
+	place_step(w, &w->coming);
 	place_step(w, &w->ahead);
 	return w->place.tile < w->tiles;
 }
 
-INLINE void work_ahead(uint32_t type, const struct work *w, const struct place *p)
-{
-	if (p->tile < w->tiles)
-		for (size_t at = 0; at < ROWS * packed_bytes(type); at += 64)
-			_mm_prefetch(place_at(type, w, p).words + at, _MM_HINT_T1);
-}
-
-INLINE void work_begin(uint32_t type, const struct kernels_product *p, struct work *w)
+INLINE void work_begin(uint32_t type, const struct kernels_product *p, size_t each, struct work *w)
 {
 	struct next next = {.to = &w->codes, .f = &w->factors[0]};
 	struct part part = {0};
@@ -591,15 +586,15 @@ INLINE void work_begin(uint32_t type, const struct kernels_product *p, struct wo
 	w->tiles = p->rows / ROWS;
 	w->blocks = p->n / 256;
 	w->group = ACCS / p->cols;
+	w->each = each;
 	w->count = w->c = 0;
 	place_group(w, &w->place, 0);
 	w->coming = w->place;
 	place_step(w, &w->coming);
 	w->ahead = w->coming;
 	place_step(w, &w->ahead);
+	place_step(w, &w->ahead);
 	next.at = place_at(type, w, &w->place);
-	work_ahead(type, w, &w->coming);
-	work_ahead(type, w, &w->ahead);
 	for (unsigned i = 0; i < PARTS; i++)
 		unpack(type, &next, &part, i);
 	memset(w->acc, 0,
@@ -607,50 +602,52 @@ INLINE void work_begin(uint32_t type, const struct kernels_product *p, struct wo
 }
 
 /* All rows by up to COLS_MAX columns. */
-INLINE void columns(uint32_t type, const struct kernels_product *p)
+INLINE void columns(uint32_t type, const struct kernels_product *p, size_t each)
 {
 	struct work w;
-	struct known coming;
-	struct job j = {.sums = &w.sums,
-		.x_stride = p->x_stride,
-		.out_stride = p->out_stride,
-		.before.w = &w.factors[0]};
+	struct known known[2] = {{.w = &w.factors[0]}};
+	struct pass pass[2];
+	struct job j = {.sums = &w.sums, .x_stride = p->x_stride, .out_stride = p->out_stride};
 	bool more = true;
 
-	work_begin(type, p, &w);
-	j.now = work_pass(&w);
+	work_begin(type, p, each, &w);
+	work_pass(&w, &pass[0]);
 	for (unsigned t = 4; t < 8; t++)
-		if (t != 5 || j.now.tiles == 4)
-			load(&j.now, j.x_stride, 0, t);
-	while (more) {
-		work_known(&w, &coming);
+		if (t != 5 || pass[0].tiles == 4)
+			load(&pass[0], j.x_stride, 0, t);
+	for (unsigned i = 0; more; i = !i) {
+		j.before = &known[i];
+		work_known(&w, &known[!i]);
 		j.next.at.words = j.next.ahead = NULL;
-		if (w.c + 32 >= p->cols)
+		if (w.c + each >= p->cols)
 			work_next(type, &w, &j.next);
 		more = work_step(&w);
-		j.then = more ? work_pass(&w) : j.now;
-		if (j.now.tiles == 4)
+		j.now = j.then = &pass[i];
+		if (more) {
+			work_pass(&w, &pass[!i]);
+			j.then = &pass[!i];
+		}
+		if (j.now->tiles == 4)
 			multiply(type, 4, &j);
 		else
 			multiply(type, 2, &j);
-		if (j.before.out)
-			finish(&j.before, p->out_stride);
-		j.stored = j.now.tiles;
-		j.before = coming;
-		j.now = j.then;
+		if (j.before->out)
+			finish(j.before, p->out_stride);
+		j.stored = j.now->tiles;
+		j.before = &known[!i];
 	}
 	for (unsigned q = 0; q < j.stored; q++)
 		store(&w.sums, q);
-	add_all(type, j.before.w, &j.before, j.x_stride, 0, 32);
-	finish(&j.before, p->out_stride);
+	add_all(type, j.before->w, j.before, j.x_stride, 0, 32);
+	finish(j.before, p->out_stride);
 }
 
-/* Tiles of as many rows as there are columns. */
+/* Tiles of as many rows as a pass has columns: the fewer, the faster. */
 INLINE void configure(size_t cols)
 {
 	struct tile_config config = {.palette = 1};
 	uint8_t first = cols < 16 ? (uint8_t)cols : 16;
-	uint8_t second = cols > 16 && cols < 32 ? (uint8_t)(cols - 16) : 16;
+	uint8_t second = cols > 16 ? (uint8_t)(cols - 16) : 16;
 
 	for (int i = 0; i < 8; i++) {
 		config.bytes[i] = 64;
@@ -670,6 +667,7 @@ INLINE void product(uint32_t type, const struct kernels_product *p,
 	size_t chunks = p->cols <= COLS_MAX ? 1 : (p->cols - 32 + COLS - 1) / COLS;
 	size_t cols = ((p->cols + chunks - 1) / chunks + 31) / 32 * 32;
 	struct kernels_product part = *p;
+	size_t passes, each;
 
 	if (p->cols < FROM || !p->rows) {
 		few(p);
@@ -679,8 +677,10 @@ INLINE void product(uint32_t type, const struct kernels_product *p,
 		part.cols = p->cols - c < cols ? p->cols - c : cols;
 		part.x = (const uint8_t *)p->x + c * p->x_stride;
 		part.out = p->out + c * p->out_stride;
-		configure(part.cols);
-		columns(type, &part);
+		passes = (part.cols + 31) / 32;
+		each = (part.cols + passes - 1) / passes;
+		configure(each);
+		columns(type, &part, each);
 	}
 	tile_release();
 }
