@@ -12,16 +12,17 @@
 #include "desc.h"
 #include "kernels.h"
 
-#define SCRATCH_TILE 64u     /* rows that one tile takes through a product */
-#define SCRATCH_HEAD_ROWS 8u /* rows whose logits are made at once */
+#define SCRATCH_TILE 64u      /* rows that one tile takes through a product */
+#define SCRATCH_HEAD_ROWS 16u /* rows whose logits are made at once */
 
 /* Rows that one thread attends at once: as many as share what is made of a block. */
 uint32_t scratch_attention_rows(const struct desc *d);
 /* Floats that it needs for that: queries, states, key counts and room; whole cache lines. */
 uint64_t scratch_attention_floats(const struct desc *d);
 
-#define SCRATCH_PIECE 8u /* tiles of rows of weights that a worker takes by SCRATCH_TILE columns   \
-			  */
+#define SCRATCH_PIECE                                                                              \
+	8u /* tiles of rows of weights that a worker takes by SCRATCH_TILE columns                 \
+	    */
 #define SCRATCH_ROWS (SCRATCH_PIECE * KERNELS_PACK_ROWS)
 #define SCRATCH_BLOCKS ((size_t)2 * SCRATCH_TILE * SCRATCH_ROWS) /* floats */
 

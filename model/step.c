@@ -457,11 +457,13 @@ static void step_sum(struct engine *e, struct context *c)
 static void step_head(struct engine *e, struct context *c)
 {
 	const struct desc *d = e->desc;
+	uint32_t most = num_min(
+		step_fitting(e, d->output.rows * d->output.cols, 0), (uint32_t)SCRATCH_HEAD_ROWS);
 	struct tile *t = &e->tile;
 	struct step_product p;
 
 	t->n = 0;
-	for (; c->row < c->n_rows && t->n < SCRATCH_HEAD_ROWS; c->row++) {
+	for (; c->row < c->n_rows && t->n < most; c->row++) {
 		if (c->rows[c->row].seq && c->rows[c->row].want & ENGINE_WANT_LOGITS)
 			t->rows[t->n++] = c->row;
 	}
