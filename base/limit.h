@@ -42,6 +42,8 @@
 #define LIMIT_READ_RETRIES 16u /* EINTR and EAGAIN of one read */
 #define LIMIT_READS_IN_FLIGHT 128u
 #define LIMIT_MODEL_FILES 64u
+#define LIMIT_DISKS_REMEMBERED 64u
+#define LIMIT_IN_FLIGHT_BYTES ((uint64_t)64 << 20) /* of one disk */
 #define LIMIT_SLOT_CLASSES 64u /* sizes of experts told apart */
 
 /* Memory pressure */

@@ -408,6 +408,14 @@ uint64_t engine_thread_filled(const struct engine_thread *t)
 	return atomic_load(&t->filled_ns);
 }
 
+uint32_t engine_thread_disks(struct engine_thread *t, const struct engine_disk **ret)
+{
+	const struct engine *engine = atomic_load(&t->engine);
+
+	*ret = NULL;
+	return engine ? engine_disks(engine, ret) : 0;
+}
+
 void engine_thread_stats(struct engine_thread *t, struct engine_stats *ret,
 	struct sched_figures *ret_figures, uint32_t *ret_kv_free, uint32_t *ret_kv_all)
 {

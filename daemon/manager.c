@@ -75,6 +75,8 @@ int manager_init(struct manager *m, struct error *err)
 				.plan = &m->load.plan,
 				.threads = m->load.threads,
 				.pin = c->pin,
+				.disks = m->disks.known,
+				.probe = true,
 				.must_lock = c->memory_lock == CONFIG_LOCK_REQUIRED,
 				.prefetch = ENGINE_PREFETCH_AUTO,
 				.io = c->io == CONFIG_IO_URING	 ? ENGINE_IO_URING
@@ -97,6 +99,8 @@ int manager_init(struct manager *m, struct error *err)
 	list_init(&m->traces);
 	m->signals = -1;
 	budget_init(&m->budget, &m->load);
+	disks_load(&m->disks, m->folder ? m->folder->folder : -1);
+	config.engine.n_disks = m->disks.n;
 	m->clients_max = (uint32_t)num_min(
 		m->load.plan.use[PLAN_SEGMENTS] / (2 * segment_size(LIMIT_RING_MIN)),
 		(uint64_t)LIMIT_CLIENTS);
@@ -329,7 +333,8 @@ static void manager_ready(struct manager *m)
 {
 	struct engine_stats e;
 	struct sched_figures f;
-	uint32_t kv_free, kv_all;
+	const struct engine_disk *disks;
+	uint32_t kv_free, kv_all, n_disks;
 
 	if (m->state != MANAGER_LOADING)
 		return;
@@ -338,6 +343,8 @@ static void manager_ready(struct manager *m)
 	engine_thread_stats(m->engine, &e, &f, &kv_free, &kv_all);
 	notify_ready(&m->notify, "Ready");
 	manager_log_start(m, &e);
+	n_disks = engine_thread_disks(m->engine, &disks);
+	disks_report(&m->disks, m->folder ? m->folder->folder : -1, disks, n_disks);
 	list_for_each_safe(it, &m->clients)
 		client_progress(list_entry(it, struct client, link), 100);
 	list_for_each_safe(it, &m->clients)

@@ -12,6 +12,7 @@
 #include "budget.h"
 #include "client.h"
 #include "configuration.h"
+#include "disks.h"
 #include "engine-thread.h"
 #include "experts.h"
 #include "list.h"
@@ -56,6 +57,7 @@ struct manager {
 	unsigned percent;
 	struct notify notify;
 	struct budget budget;
+	struct disks disks;
 	struct status_latencies ttft, token;
 	uint64_t failed_ns;	/* when a failed request was last logged */
 	uint64_t complaints_ns; /* since when complaints about clients are counted */

@@ -224,7 +224,8 @@ static void status_engine(FILE *f, struct manager *m)
 {
 	struct engine_stats e;
 	struct sched_figures s;
-	uint32_t kv_free, kv_all;
+	const struct engine_disk *disks;
+	uint32_t kv_free, kv_all, n_disks;
 	uint64_t wanted;
 
 	engine_thread_stats(m->engine, &e, &s, &kv_free, &kv_all);
@@ -242,11 +243,14 @@ static void status_engine(FILE *f, struct manager *m)
 		e.ahead.state ? e.ahead.state : "off", e.ahead.why ? e.ahead.why : "loading",
 		e.ahead.issued, e.ahead.useful, e.ahead.late);
 	(void)fprintf(f,
-		", \"io\": {\"method\": \"%s\", \"direct\": %s, \"disks\": %" PRIu32
-		", \"reads\": %" PRIu64 ", \"bytes_read\": %" PRIu64 ", \"bytes_useful\": %" PRIu64
-		", \"errors\": %" PRIu64 ", \"wait_s\": %.6f}",
-		e.io ? e.io : "none", e.direct ? "true" : "false", e.disks, e.reads, e.bytes_read,
+		", \"io\": {\"method\": \"%s\", \"direct\": %s, \"reads\": %" PRIu64
+		", \"bytes_read\": %" PRIu64 ", \"bytes_useful\": %" PRIu64 ", \"errors\": %" PRIu64
+		", \"wait_s\": %.6f, \"disks\": ",
+		e.io ? e.io : "none", e.direct ? "true" : "false", e.reads, e.bytes_read,
 		e.bytes_useful, e.read_errors, (double)e.wait_ns / 1e9);
+	n_disks = engine_thread_disks(m->engine, &disks);
+	disks_print(f, disks, n_disks);
+	(void)fputc('}', f);
 	(void)fprintf(f,
 		", \"kv\": {\"positions\": %u, \"free\": %u, \"evictions\": %" PRIu64
 		", \"preemptions\": %" PRIu64 "}",

@@ -138,8 +138,8 @@ struct memory {
 	struct taker *taker; /* NULL: nothing more comes */
 	size_t least, all;   /* bytes that it brings until the engine can start, and in all */
 	char *slots;
-	size_t size, chunk; /* of the slots; of one chunk, the last may be smaller */
-	size_t given, less; /* given back; less: of them for as long as the limit is low */
+	size_t size, chunk;	 /* of the slots; of one chunk, the last may be smaller */
+	size_t given, less;	 /* given back; less: of them for as long as the limit is low */
 	uint32_t n_chunks, next; /* next: of order[] */
 	uint8_t *chunks;	 /* enum chunk_state */
 	uint32_t *order;	 /* in which they come */
@@ -163,8 +163,9 @@ struct engine {
 	struct plan plan;
 	const struct kernels *kernels;
 	struct team *team;
-	struct file *files;	 /* [n_files] */
-	uint32_t n_files, disks; /* disks: devices that they lie on */
+	struct file *files; /* [n_files] */
+	uint32_t n_files, n_disks;
+	struct engine_disk disks[LIMIT_MODEL_FILES]; /* that they lie on */
 	struct io *io;
 	struct mem_arena *arena;
 	struct weights weights;
@@ -200,6 +201,8 @@ void memory_set_slots(struct memory *m, void *slots, size_t size);
  * other slots, and what is left before the slots.  0 or -errno.
  */
 int memory_start(struct engine *e, const void *least, unsigned threads);
+/* Slots that are there, one after another; before anything is read to them. */
+void *memory_room(const struct memory *m, size_t *ret_n);
 /* Puts to use what has come since.  True where there are more slots. */
 bool memory_advance(struct engine *e);
 /* A kv_take_fn; arg: the engine. */
@@ -228,6 +231,11 @@ void prefetch_run(struct engine *e, const struct context *c);
 void prefetch_settle(struct engine *e, const struct context *c);
 /* Gives back what is held. */
 void prefetch_release(struct engine *e);
+
+/* engine-disk.c */
+void disks_find(struct engine *e, const struct engine_config *config);
+/* probe: those that nothing is known of.  Once the least memory is there, before other reads. */
+void disks_tune(struct engine *e, bool probe);
 
 /* engine-load.c */
 int engine_load(struct engine *e, const struct engine_config *config, struct error *err);
@@ -266,8 +274,8 @@ typedef void (*step_fn)(void *arg, unsigned worker, size_t begin, size_t end);
 void step_run(struct engine *e, step_fn fn, void *arg, size_t n, size_t piece);
 /*
  * fn over tiles of rows, at most SCRATCH_PIECE at once, or more where the outputs of `cols`
- * columns have room in a half of step_block(), which read so many bytes of weights, those of each column counted: few are not
- * worth waking anybody.
+ * columns have room in a half of step_block(), which read so many bytes of weights, those of each
+ * column counted: few are not worth waking anybody.
  */
 void step_tiles(struct engine *e, step_fn fn, void *arg, size_t tiles, size_t cols, uint64_t bytes);
 /* A worker's room for the outputs of a piece of tiles: SCRATCH_BLOCKS floats. */

@@ -66,14 +66,6 @@ static int await_least(const struct start *s)
 	return r < 0 ? r : 0;
 }
 
-static bool shares_device(const struct engine *e, uint32_t file)
-{
-	for (uint32_t i = 0; i < file; i++)
-		if (e->files[i].device == e->files[file].device)
-			return true;
-	return false;
-}
-
 static int open_files(struct engine *e, const struct engine_config *config, struct error *err)
 {
 	const struct desc *d = config->desc;
@@ -90,7 +82,6 @@ static int open_files(struct engine *e, const struct engine_config *config, stru
 
 		if (r < 0)
 			return r;
-		e->disks += !shares_device(e, e->n_files);
 	}
 	return 0;
 }
@@ -312,6 +303,8 @@ static int fill(struct start *s, struct weights_load *dense, const void *least, 
 			e->memory.least >> 20);
 	e->memory_ns = clock_now() - s->began;
 	(void)memory_advance(e);
+	if (e->store)
+		disks_tune(e, s->config->probe && e->plan.expected_hit < 1);
 	return set_frequencies(e, err);
 }
 
@@ -353,5 +346,6 @@ int engine_load(struct engine *e, const struct engine_config *config, struct err
 	r = open_io(e, config, err);
 	if (r < 0)
 		return r;
+	disks_find(e, config);
 	return load(e, config, err);
 }

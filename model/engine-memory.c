@@ -43,6 +43,16 @@ static char *chunk_at(const struct memory *m, uint32_t i, size_t *ret_n)
 	return m->slots + at;
 }
 
+void *memory_room(const struct memory *m, size_t *ret_n)
+{
+	uint32_t i = 0;
+
+	while (i < m->n_chunks && m->chunks[i] == CHUNK_HERE)
+		i++;
+	*ret_n = num_min(i * m->chunk, m->size);
+	return m->slots;
+}
+
 struct ranges {
 	struct taker_range *at;
 	size_t n, bytes;

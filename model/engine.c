@@ -324,7 +324,6 @@ void engine_stats(const struct engine *e, struct engine_stats *ret)
 			.state = atomic_load_explicit(&e->prefetch.state, memory_order_relaxed),
 			.why = atomic_load_explicit(&e->prefetch.why, memory_order_relaxed)},
 		.direct = reads_directly(e),
-		.disks = e->disks,
 		.io = e->io->ops->name,
 		.tier = e->kernels->name,
 		.kernels = e->kernels,

@@ -23,6 +23,7 @@
 #include "plan.h"
 #include "policy.h"
 #include "popularity.h"
+#include "probe.h"
 
 struct engine;
 struct io;
@@ -64,6 +65,9 @@ struct engine_config {
 	enum engine_io io;
 	engine_progress_fn progress; /* may be NULL */
 	void *progress_arg;
+	const struct probe_entry *disks; /* what is known of disks: [n_disks] */
+	size_t n_disks;
+	bool probe; /* find out about the others, where not all experts fit: up to a second */
 	/* Makes the reads instead, for tests: as io_ring_new().  NULL: what `io` says. */
 	int (*io_new)(void *arg, struct io **ret, const int *fds, size_t n, struct error *err);
 	void *io_new_arg;
@@ -186,6 +190,24 @@ int engine_fill(struct engine *e, bool experts);
 /* Drops the rows of a sequence from the step under way: no more callbacks for them. */
 void engine_drop(struct engine *e, struct engine_seq *s);
 
+enum engine_disk_source {
+	ENGINE_DISK_DEFAULT, /* a small or wholly resident model: nobody asked */
+	ENGINE_DISK_REMEMBERED,
+	ENGINE_DISK_PROBED,
+};
+
+/* A device that files of the model lie on: read in parallel with the others. */
+struct engine_disk {
+	dev_t device;
+	uint32_t file; /* the first on it */
+	enum engine_disk_source source;
+	uint64_t probe_ns;
+	struct probe_entry entry;
+};
+
+/* [count], constant once the engine has started.  Any thread. */
+uint32_t engine_disks(const struct engine *e, const struct engine_disk **ret);
+
 /*
  * Under memory pressure: gives a chunk of the slots' memory back to the system, or takes one again.
  * Bytes; 0 where there is none to give now (reads in flight, too few slots left) or to take; -errno
@@ -270,7 +292,6 @@ struct engine_stats {
 	struct engine_times times;
 	struct engine_ahead ahead;
 	bool direct;	/* reads bypass the page cache */
-	uint32_t disks; /* devices that the model lies on: read in parallel */
 	const char *io; /* "io_uring", "io_uring (plain)", "pread" */
 	const char *tier;
 	const struct kernels *kernels;

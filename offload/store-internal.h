@@ -108,8 +108,8 @@ struct store_disk {
 	dev_t device;
 	size_t in_flight;
 	uint64_t bytes_in_flight;
-	uint64_t bytes_waiting;		  /* to be asked for yet, of those that are wanted */
-	uint64_t bytes_least, bytes_most; /* amounts to be kept in flight */
+	uint64_t bytes_waiting; /* to be asked for yet, of those that are wanted */
+	struct disk_tuning tuning;
 	struct list again, ranks[STORE_RANKS];
 };
 

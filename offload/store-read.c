@@ -11,16 +11,6 @@
 #include "num.h"
 #include "relax.h"
 
-/*
- * Between these amounts are kept in flight: half of all that is wanted and has not arrived.  The
- * more, the fuller the disk; but there are disks, virtual ones, that tell of the reads they have
- * taken only when all are done, and what arrives at the end of a layer is computed with alone: so
- * less and less.  A read is at most SINGLE_MAX, a longer segment is asked for in pieces of PIECE.
- */
-#define BYTES_LEAST ((uint64_t)2 << 20)
-#define BYTES_MOST ((uint64_t)8 << 20)
-#define SINGLE_MAX ((uint64_t)4 << 20)
-#define PIECE ((uint64_t)2 << 20)
 #define BATCH 16u
 
 /*
@@ -48,8 +38,7 @@ static int find_disks(struct store *s)
 		s->disk_of[i] = at;
 		if (at < s->n_disks)
 			continue;
-		s->disks[at] = (struct store_disk){
-			.device = device, .bytes_least = BYTES_LEAST, .bytes_most = BYTES_MOST};
+		s->disks[at] = (struct store_disk){.device = device, .tuning = probe_default()};
 		list_init(&s->disks[at].again);
 		for (unsigned rank = 0; rank < STORE_RANKS; rank++)
 			list_init(&s->disks[at].ranks[rank]);
@@ -73,6 +62,13 @@ int store_reads_init(struct store *s, struct error *err)
 	for (uint32_t i = 0; i < s->n_requests; i++)
 		list_append(&s->free_requests, &s->requests[i].link);
 	return 0;
+}
+
+void store_tune(struct store *s, dev_t device, const struct disk_tuning *tuning)
+{
+	for (uint32_t i = 0; i < s->n_disks; i++)
+		if (s->disks[i].device == device)
+			s->disks[i].tuning = *tuning;
 }
 
 void store_reads_deinit(struct store *s)
@@ -315,7 +311,7 @@ static struct store_request *next_request(struct store *s, struct store_disk *d,
 	q->slot = slot;
 	q->segment = slot->segment;
 	q->from = slot->asked;
-	q->length = left > SINGLE_MAX ? PIECE : left;
+	q->length = left > 2 * d->tuning.piece ? d->tuning.piece : left;
 	q->done = 0;
 	q->retries = 0;
 	slot->requests++;
@@ -372,15 +368,20 @@ static bool is_passing(int error)
 	return error == -EINTR || error == -EAGAIN || error == -EBUSY;
 }
 
-/* The background has nobody who waits for it: it keeps the disk full. */
+/*
+ * Half of all that is wanted and has not arrived.  The more, the fuller the disk; but there are
+ * disks, virtual ones, that tell of the reads they have taken only when all are done, and what
+ * arrives at the end of a layer is computed with alone: so less and less.  The background has
+ * nobody who waits for it: it keeps the disk full.
+ */
 static uint64_t most_in_flight(const struct store_disk *d)
 {
 	uint64_t half = (d->bytes_in_flight + d->bytes_waiting) / 2;
 
 	if (d->bytes_waiting == 0)
-		return d->bytes_most;
-	half = num_max(half, d->bytes_least);
-	return num_min(half, d->bytes_most);
+		return d->tuning.most;
+	half = num_max(half, d->tuning.least);
+	return num_min(half, d->tuning.most);
 }
 
 static void pump_disk(struct store *s, struct store_disk *d)

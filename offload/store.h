@@ -19,6 +19,7 @@
 #include "error.h"
 #include "file.h"
 #include "io.h"
+#include "probe.h"
 #include "policy.h"
 
 #define STORE_PARTS 3
@@ -110,6 +111,9 @@ int store_acquire(struct store *s, uint32_t group, uint32_t expert, unsigned fla
  * store_acquire().
  */
 int store_fetch(struct store *s, uint32_t group, uint32_t expert);
+
+/* How the reads of files on this device are to be; defaults until then. */
+void store_tune(struct store *s, dev_t device, const struct disk_tuning *tuning);
 
 /*
  * Asks for an expert that may be wanted soon: takes a slot that is free, or that of an expert that

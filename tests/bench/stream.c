@@ -270,7 +270,8 @@ static int measure_decode(struct decoded *x, struct disk *disk, const struct opt
 		.desc = d,
 		.plan = &x->plan,
 		.threads = (uint32_t)o->threads,
-		.prefetch = o->prefetch};
+		.prefetch = o->prefetch,
+		.probe = true};
 	struct engine_seq *s;
 	uint64_t seed = 1, done = 0;
 	int r = plan_make(&x->plan, &in, err);
