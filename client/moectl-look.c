@@ -165,8 +165,8 @@ static json_t *sessions_json(const struct look *l)
 
 json_t *look_json(const struct look *l)
 {
-	static const char *const passed[] = {
-		"cache", "kv", "queue", "budget", "tokens", "tracing", "io", "latencies_ms"};
+	static const char *const passed[] = {"cache", "disk", "kv", "queue", "budget", "tokens",
+		"tracing", "io", "latencies_ms"};
 	json_t *times = json_object(), *o;
 
 	for (unsigned i = 0; i < LOOK_PARTS; i++)
@@ -261,6 +261,20 @@ static const char *size(double bytes, char buf[NUM_SIZE_TEXT_MAX])
 	return num_format_size(bytes > 0 ? (uint64_t)bytes : 0, buf);
 }
 
+/* Sessions whose state lies in files. */
+static void screen_disk(const json_t *v, struct screen *s)
+{
+	char b[BAR_WIDTH + 3], one[NUM_SIZE_TEXT_MAX], two[NUM_SIZE_TEXT_MAX];
+	double bytes = at(v, "disk.bytes"), quota = at(v, "disk.quota_bytes");
+
+	line(s, "stored  %s %.0f sessions, %s of %s; %.0f saved, %.0f restored%s",
+		bar(quota > 0 ? bytes / quota : 0, b), at(v, "disk.sessions"), size(bytes, one),
+		size(quota, two), at(v, "disk.saved"), at(v, "disk.restored"),
+		json_is_true(json_object_get(json_object_get(v, "disk"), "resting"))
+			? "; resting after an error"
+			: "");
+}
+
 static void screen_memory(const struct look *l, struct screen *s)
 {
 	char b[BAR_WIDTH + 3], one[NUM_SIZE_TEXT_MAX], two[NUM_SIZE_TEXT_MAX], pressure[64] = "";
@@ -278,7 +292,10 @@ static void screen_memory(const struct look *l, struct screen *s)
 			"; of 10 s %.1f %% under pressure of memory", l->pressure * 100);
 	line(s, "memory  %s %s of %s%s", bar(limit > 0 ? taken / limit : 0, b), size(taken, one),
 		size(limit, two), pressure);
-	line(s, "context %s %.0f of %.0f positions", bar(all > 0 ? used / all : 0, b), used, all);
+	line(s, "context %s %.0f of %.0f positions; %.0f times a request gave its place up",
+		bar(all > 0 ? used / all : 0, b), used, all, at(v, "kv.preemptions"));
+	if (json_object_get(v, "disk"))
+		screen_disk(v, s);
 }
 
 static void screen_sessions(const struct look *l, struct screen *s)

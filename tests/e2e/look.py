@@ -219,16 +219,21 @@ def screen(daemon, *arguments, keys=b"q", seconds=0.7):
 
 
 def test_top(daemon):
-    bench = daemon.spawn("bench", "--tokens", "60", "--repeat", "1000000")
+    bench = daemon.spawn("bench", "--prompt-tokens", "4", "--tokens", "60", "--repeat", "1000000")
+
+    def rate():
+        return daemon.json("top", "--json", "--count", "1", "--interval", "0.3")["decode_tokens_per_s"]
     try:
+        # What is slow today takes its time.
+        service.wait_for(lambda: rate() > 0, "nothing is generated")
         done = daemon.moectl("top", "--json", "--count", "2", "--interval", "0.3")
         service.equal((done.returncode, done.stderr), (0, ""), "top")
         looks = [json.loads(line) for line in done.stdout.splitlines()]
         service.equal(len(looks), 2, "looks")
         for look in looks:
             service.equal(look["state"], "ready", "state")
-            service.expect(look["decode_tokens_per_s"] > 0, "nothing is generated")
-            service.expect(0 <= look["hit_rate"] <= 1, f"hit rate {look['hit_rate']}")
+            service.expect(look["decode_tokens_per_s"] >= 0, "a rate below nothing")
+            service.expect(0 <= (look["hit_rate"] or 0) <= 1, f"hit rate {look['hit_rate']}")
             service.expect(abs(sum(look["time"].values()) - 1) < 1e-6, f"time {look['time']}")
             service.expect(any(s["state"] in ("prefill", "decode", "waiting")
                                for s in look["sessions"]), f"sessions {look['sessions']}")
