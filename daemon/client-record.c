@@ -265,6 +265,9 @@ static void client_submit_end(struct client *c, uint64_t id)
 			&err, -EDQUOT, "as many requests as limits.requests allows are under way");
 	else
 		k = submit_finish(s, &m->load, m->config.limit_tokens, &r, &err);
+	if (k >= 0 && r->flags & REQUEST_ROUTES &&
+		request_want_routes(r, routes_token_bytes(m->load.desc), manager_heap_room(m)) < 0)
+		k = error_errno(&err, -ENOMEM, "no memory for the routes");
 	if (k >= 0) {
 		uint64_t heap = request_heap(r, m->load.desc->vocabulary);
 

@@ -176,6 +176,11 @@ int manager_heap(struct manager *m, int64_t change, struct error *err)
 	return 0;
 }
 
+uint64_t manager_heap_room(const struct manager *m)
+{
+	return m->heap < m->heap_max ? (m->heap_max - m->heap) / 2 : 0;
+}
+
 void manager_spin(struct manager *m)
 {
 	if (m->state == MANAGER_READY && m->load.threads > 1 && engine_thread_idle(m->engine))

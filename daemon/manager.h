@@ -78,6 +78,8 @@ void manager_drain(struct manager *m);
 
 /* Counts bytes of heap that clients hold; -ENOBUFS where there are too many. */
 int manager_heap(struct manager *m, int64_t change, struct error *err);
+/* Half of what may still be counted: somebody else wants some too. */
+uint64_t manager_heap_room(const struct manager *m);
 /* Another record of this client is about to come: waits for it awake, if nobody needs the core. */
 void manager_spin(struct manager *m);
 bool manager_spins(const struct manager *m);

@@ -28,10 +28,13 @@ struct request *request_new(uint32_t flags, uint32_t vocabulary)
 	return r;
 }
 
-int request_want_routes(struct request *r, uint32_t token_bytes)
+int request_want_routes(struct request *r, uint32_t token_bytes, uint64_t most)
 {
 	/* Two, so that one is computed while the other goes out. */
-	return token_bytes ? routes_init(&r->routes, 2 * (uint64_t)token_bytes) : 0;
+	return token_bytes
+		       ? routes_init(&r->routes, routes_size((uint64_t)r->n_prompt * token_bytes,
+							 2 * (uint64_t)token_bytes, most))
+		       : 0;
 }
 
 uint64_t request_heap(const struct request *r, uint32_t vocabulary)

@@ -172,8 +172,11 @@ struct request {
 
 /* NULL where there is no memory.  vocabulary: length of a row, for REQUEST_LOGITS. */
 struct request *request_new(uint32_t flags, uint32_t vocabulary);
-/* Room for the routes of so many bytes a token; 0 or -ENOMEM. */
-int request_want_routes(struct request *r, uint32_t token_bytes);
+/*
+ * Room for the routes of the prompt, of so many bytes a token, as far as `most` bytes go; two tokens
+ * in any case.  The less, the smaller are the steps of the prompt.  0 or -ENOMEM.
+ */
+int request_want_routes(struct request *r, uint32_t token_bytes, uint64_t most);
 /* Bytes of heap that it may come to hold: the prompt, and an answer as long. */
 uint64_t request_heap(const struct request *r, uint32_t vocabulary);
 /* Not while the engine holds it.  NULL is fine; returns NULL. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "routes.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +10,10 @@
 #include "num.h"
 
 /* No less, so that a prompt is not computed token by token. */
-#define ROUTES_SIZE_LEAST (256u << 10)
+#define ROUTES_SIZE_LEAST ((uint64_t)256 << 10)
+#define ROUTES_SIZE_MOST ((uint64_t)4 << 20)
+/* No token takes more than a share of the largest size. */
+static_assert(LIMIT_LAYERS * ROUTES_ENTRY_MAX * 16 <= 1u << 30, "a ring may not be too large");
 
 uint32_t routes_token_bytes(const struct desc *d)
 {
@@ -22,19 +26,17 @@ uint32_t routes_token_bytes(const struct desc *d)
 	return n;
 }
 
-uint32_t routes_size(uint64_t least)
+uint32_t routes_size(uint64_t want, uint64_t least, uint64_t most)
 {
-	uint32_t size = ROUTES_SIZE_LEAST;
+	uint64_t size = ROUTES_SIZE_LEAST;
 
-	while (size < least && size < 1u << 30)
+	while (size < least || (size < want && size < ROUTES_SIZE_MOST && 2 * size <= most))
 		size *= 2;
-	return size;
+	return (uint32_t)size;
 }
 
-int routes_init(struct routes *r, uint64_t least)
+int routes_init(struct routes *r, uint32_t size)
 {
-	uint32_t size = routes_size(least);
-
 	r->bytes = malloc(size);
 	if (!r->bytes)
 		return -ENOMEM;

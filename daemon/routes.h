@@ -44,11 +44,14 @@ struct trace {
 /* Bytes that the entries of one token take, all layers together; 0 without experts. */
 uint32_t routes_token_bytes(const struct desc *d);
 
-/* `least` bytes or more.  0 or -ENOMEM. */
-int routes_init(struct routes *r, uint64_t least);
+/*
+ * The size for `want` bytes, as far as `most` go, and those that no ring needs more of; for `least`
+ * in any case.
+ */
+uint32_t routes_size(uint64_t want, uint64_t least, uint64_t most);
+/* Of such a size.  0 or -ENOMEM. */
+int routes_init(struct routes *r, uint32_t size);
 void routes_deinit(struct routes *r);
-/* The size that routes_init() takes. */
-uint32_t routes_size(uint64_t least);
 
 /* Engine: bytes that are free. */
 uint32_t routes_room(const struct routes *r);

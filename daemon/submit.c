@@ -209,8 +209,6 @@ static struct request *submit_request(struct submit *s, const struct load *load)
 	r = request_new(wanted, load->desc->vocabulary);
 	if (!r)
 		return NULL;
-	if (wanted & REQUEST_ROUTES && request_want_routes(r, routes_token_bytes(load->desc)) < 0)
-		return request_free(r);
 	r->sampling = (struct sampler_params){.temperature = s->head.temperature,
 		.top_k = s->head.top_k,
 		.top_p = s->head.top_p,

@@ -8,31 +8,20 @@
 #include "log.h"
 #include "manager.h"
 
-/* The more, the longer a prompt whose tokens are all told. */
-#define TRACE_SIZE_MOST (4u << 20)
 /* Tokens that must have room. */
 #define TRACE_TOKENS 16u
 
-/* As large as may be, and leaves room for requests. */
+/* As large as may be: a long prompt is told whole then. */
 static int trace_room(struct manager *m, struct trace *t, struct error *err)
 {
 	uint64_t least = (uint64_t)routes_token_bytes(m->load.desc) * TRACE_TOKENS;
-	uint64_t size = TRACE_SIZE_MOST;
-	int r;
+	uint32_t size = routes_size(UINT64_MAX, least, manager_heap_room(m));
+	int r = manager_heap(m, (int64_t)size, err);
 
-	/* Half of what is left: requests want some too. */
-	while (size > least && size > (m->heap_max - m->heap) / 2)
-		size /= 2;
-	while (size > least && manager_heap(m, (int64_t)routes_size(size), NULL) < 0 && size > 1)
-		size /= 2;
-	t->heap = routes_size(size);
-	if (size <= least) {
-		t->heap = routes_size(least);
-		r = manager_heap(m, (int64_t)t->heap, err);
-		if (r < 0)
-			return r;
-	}
-	r = routes_init(&t->routes, t->heap);
+	if (r < 0)
+		return r;
+	t->heap = size;
+	r = routes_init(&t->routes, size);
 	if (r < 0)
 		(void)manager_heap(m, -(int64_t)t->heap, NULL);
 	return r < 0 ? error_errno(err, r, "no memory for a trace") : 0;

@@ -79,7 +79,7 @@ static struct request *submit(unsigned i, uint32_t prompt, uint32_t n, uint32_t 
 	for (uint32_t j = 0; j < prompt; ++j)
 		r->tokens[j] = j % 50;
 	if (flags & REQUEST_ROUTES)
-		assert_int_equal(request_want_routes(r, routes_token_bytes(&desc)), 0);
+		assert_int_equal(request_want_routes(r, routes_token_bytes(&desc), 0), 0);
 	sched_submit(sched, r);
 	return r;
 }
@@ -122,7 +122,7 @@ static void test_ring(void **state)
 	struct entry out[4], in = {.head = {.count = 2}};
 	uint32_t n = 0, count, pushed = 0, taken = 0;
 
-	assert_int_equal(routes_init(&r, 1), 0);
+	assert_int_equal(routes_init(&r, routes_size(1, 1, 0)), 0);
 	assert_int_equal(routes_room(&r), r.size);
 	assert_int_equal(routes_peek(&r, out, sizeof out, &count), 0);
 	for (unsigned round = 0; round < 100000; ++round) {
@@ -192,6 +192,27 @@ static void test_own(void **state)
 	end(r, 2);
 }
 
+/* The ring is as large as the prompt needs, where so much may be had. */
+static void test_size(void **state)
+{
+	static const struct {
+		uint32_t prompt, token;
+		uint64_t most;
+		uint32_t size;
+	} cases[] = {{100, 64, 0, 256 << 10}, {10000, 64, 1 << 20, 1 << 20},
+		{10000, 64, (1 << 20) - 1, 512 << 10}, {100000, 4096, 1 << 30, 4 << 20},
+		{5, 400000, 0, 1 << 20}, {5, 400000, 1 << 30, 2 << 20}, {5, 0, 1 << 30, 0}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); ++i) {
+		struct request *r = request_new(REQUEST_ROUTES, FAKE_VOCABULARY);
+
+		r->n_prompt = cases[i].prompt;
+		assert_int_equal(request_want_routes(r, cases[i].token, cases[i].most), 0);
+		assert_int_equal(r->routes.size, cases[i].size);
+		request_free(r);
+	}
+}
+
 /* A session's state is not reused where routes are asked for: all of them come. */
 static void test_reuse(void **state)
 {
@@ -209,7 +230,7 @@ static void test_reuse(void **state)
 	r[1]->tokens = calloc(30, sizeof *r[1]->tokens);
 	for (uint32_t j = 0; j < 30; ++j)
 		r[1]->tokens[j] = j % 50;
-	assert_int_equal(request_want_routes(r[1], routes_token_bytes(&desc)), 0);
+	assert_int_equal(request_want_routes(r[1], routes_token_bytes(&desc), 0), 0);
 	sched_submit(sched, r[1]);
 	while (sched_run(sched) != SCHED_RUN_IDLE)
 		drain(r[1]);
@@ -230,7 +251,7 @@ static void test_trace(void **state)
 	struct entry e;
 
 	assert_non_null(t);
-	assert_int_equal(routes_init(&t->routes, 1), 0);
+	assert_int_equal(routes_init(&t->routes, routes_size(1, 1, 0)), 0);
 	t->routes.size = 4096;
 	begin();
 	sched_trace(sched, t);
@@ -270,7 +291,7 @@ static void test_untrace(void **state)
 
 	for (int i = 0; i < 2; ++i) {
 		assert_non_null(t[i]);
-		assert_int_equal(routes_init(&t[i]->routes, 1), 0);
+		assert_int_equal(routes_init(&t[i]->routes, routes_size(1, 1, 0)), 0);
 	}
 	begin();
 	sched_trace(sched, t[0]);
@@ -295,6 +316,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_ring),
 		cmocka_unit_test(test_own),
+		cmocka_unit_test(test_size),
 		cmocka_unit_test(test_reuse),
 		cmocka_unit_test(test_trace),
 		cmocka_unit_test(test_untrace),
