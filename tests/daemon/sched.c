@@ -8,17 +8,21 @@
 
 #include "sched.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "fake-engine.h"
+#include "log.h"
 #include "num.h"
 
 #define REQUESTS_MAX 64
@@ -34,11 +38,23 @@ struct taken {
 	size_t n_text;
 };
 
+/* A disk whose reads or writes can be held up, or fail. */
+static struct {
+	char path[32];
+	int folder;
+	struct spill *spill;
+	_Atomic(bool) held; /* calls wait */
+	_Atomic(int) waiting, fails_read, fails_write;
+} disk = {.path = "/var/tmp/moed-sched-XXXXXX"};
+
 static struct engine engine;
 static struct sched *sched;
 static struct taken all[REQUESTS_MAX];
 static size_t n_all;
 static uint64_t ends;
+static struct session *found[8];
+static size_t n_found, n_forgotten;
+static uint64_t identity;
 
 static struct taken *taken_of(const struct request *r)
 {
@@ -83,6 +99,66 @@ static void on_post(void *arg, uint32_t message, void *object)
 		t->done = true;
 		t->done_at = ++ends;
 	}
+	if (message == SCHED_FOUND)
+		found[n_found++] = object;
+	if (message == SCHED_FORGOTTEN)
+		++n_forgotten;
+}
+
+static void disk_wait(void)
+{
+	atomic_fetch_add(&disk.waiting, 1);
+	while (atomic_load(&disk.held))
+		(void)usleep(100);
+	atomic_fetch_sub(&disk.waiting, 1);
+}
+
+static ssize_t disk_pread(int fd, void *bytes, size_t n, off_t at)
+{
+	disk_wait();
+	errno = atomic_load(&disk.fails_read);
+	return errno ? -1 : pread(fd, bytes, n, at);
+}
+
+static ssize_t disk_pwrite(int fd, const void *bytes, size_t n, off_t at)
+{
+	disk_wait();
+	errno = atomic_load(&disk.fails_write);
+	return errno ? -1 : pwrite(fd, bytes, n, at);
+}
+
+static const struct spill_io disk_io = {disk_pread, disk_pwrite, fsync, fallocate};
+
+static void disk_begin(void)
+{
+	struct spill_config config = {.io = &disk_io};
+
+	if (!disk.folder) {
+		assert_non_null(mkdtemp(disk.path));
+		disk.folder = open(disk.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	}
+	config.folder = disk.folder;
+	assert_int_equal(spill_new(&disk.spill, &config, NULL), 0);
+}
+
+/* So many files; gone afterwards, where asked for. */
+static unsigned disk_files(bool empty)
+{
+	int fd = openat(disk.folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *folder = fdopendir(fd);
+	struct dirent *e;
+	unsigned n = 0;
+
+	assert_non_null(folder);
+	while ((e = readdir(folder))) {
+		if (e->d_name[0] == '.')
+			continue;
+		++n;
+		if (empty)
+			assert_int_equal(unlinkat(disk.folder, e->d_name, 0), 0);
+	}
+	(void)closedir(folder);
+	return n;
 }
 
 static void begin(uint32_t positions, uint32_t live, uint32_t bulk, uint32_t bulk_tiles)
@@ -92,9 +168,12 @@ static void begin(uint32_t positions, uint32_t live, uint32_t bulk, uint32_t bul
 		.context = num_min(positions, FAKE_CONTEXT),
 		.live_rows = live,
 		.bulk_rows = bulk,
-		.post = on_post};
+		.post = on_post,
+		.spill = disk.spill,
+		.spill_quota = 1 << 20};
 
 	engine = (struct engine){.free = positions,
+		.identity = identity,
 		.all = positions,
 		.seqs_max = 16,
 		.tiles = {1, bulk_tiles},
@@ -102,6 +181,7 @@ static void begin(uint32_t positions, uint32_t live, uint32_t bulk, uint32_t bul
 	memset(all, 0, sizeof all);
 	n_all = 0;
 	ends = 0;
+	n_found = n_forgotten = 0;
 	assert_int_equal(sched_new(&sched, &config), 0);
 }
 
@@ -112,6 +192,10 @@ static struct taken *submit(uid_t uid, uint32_t prompt, uint32_t n, uint32_t fla
 	t->r = request_new(flags, FAKE_VOCABULARY);
 	assert_non_null(t->r);
 	list_init(&t->session.idle);
+	list_init(&t->session.file.link);
+	t->session.id[0] = (uint8_t)n_all;
+	t->session.uid = uid;
+	t->session.named = true;
 	t->r->session = &t->session;
 	t->r->uid = uid;
 	t->r->n_prompt = prompt;
@@ -133,10 +217,26 @@ static bool run_once(void)
 	return r != SCHED_RUN_IDLE;
 }
 
+/* Until there is nothing to do, for the disk neither. */
 static void run(void)
 {
-	for (unsigned i = 0; run_once(); ++i)
-		assert_in_range(i, 0, 100000);
+	unsigned rounds = 0;
+	bool more = true;
+
+	while (more) {
+		struct sched_figures f;
+
+		assert_in_range(rounds++, 0, 100000);
+		more = run_once();
+		if (more || !disk.spill)
+			continue;
+		sched_figures_get(sched, &f);
+		for (unsigned i = 0; i < 1000 && f.active + f.queued && !run_once(); ++i) {
+			spill_wait(disk.spill, 1000000);
+			sched_figures_get(sched, &f);
+		}
+		more = f.active + f.queued;
+	}
 }
 
 /* What the tokens alone determine. */
@@ -163,6 +263,7 @@ static void end(void)
 		if (all[i].done)
 			sched_forget(sched, &all[i].session);
 	sched = sched_free(sched);
+	disk.spill = spill_free(disk.spill);
 	for (size_t i = 0; i < n_all; ++i) {
 		assert_true(all[i].done);
 		request_free(all[i].r);
@@ -419,6 +520,227 @@ static void test_stop(void **state)
 	end();
 }
 
+/* ---- sessions on disk ---------------------------------------------------------------------- */
+
+static struct sched_figures figures(void)
+{
+	struct sched_figures f;
+
+	sched_figures_get(sched, &f);
+	return f;
+}
+
+/* Waits for a call of the disk that is held up; what else there is to do goes on. */
+static void run_until_held(void)
+{
+	for (unsigned i = 0; i < 100000 && !atomic_load(&disk.waiting); ++i)
+		if (!run_once())
+			(void)usleep(100);
+	assert_int_equal(atomic_load(&disk.waiting), 1);
+}
+
+/* Half of the positions that they need: those that give way come back from disk. */
+static void test_spilled(void **state)
+{
+	disk_begin();
+	begin(200, 8, 16, 1);
+	for (int i = 0; i < 6; ++i)
+		submit((uid_t)(i % 2), 10, 60, 0);
+	run();
+	for (int i = 0; i < 6; ++i)
+		check_answer(&all[i], 10, 60);
+	assert_true(figures().disk.preempted > 0);
+	assert_true(figures().disk.resumed > 0);
+	end();
+	assert_int_equal(n_forgotten, 6);
+	assert_int_equal(disk_files(false), 0);
+}
+
+/* While a slow disk writes one's positions, another's answer goes on. */
+static void test_slow(void **state)
+{
+	size_t other;
+
+	disk_begin();
+	begin(100, 8, 16, 1);
+	submit(1, 10, 50, 0);
+	submit(2, 10, 50, 0);
+	atomic_store(&disk.held, true);
+	run_until_held();
+	other = all[0].n_ids + all[1].n_ids;
+	for (int i = 0; i < 100; ++i)
+		(void)run_once();
+	assert_false(all[0].done && all[1].done);
+	/* The one that stays has no room but what the other gives back, and waits. */
+	assert_true(all[0].n_ids + all[1].n_ids >= other);
+	/* Cancelled meanwhile, and a newcomer. */
+	submit(3, 4, 10, 0);
+	for (int i = 0; i < 100; ++i)
+		(void)run_once();
+	atomic_store(&disk.held, false);
+	run();
+	check_answer(&all[0], 10, 50);
+	check_answer(&all[1], 10, 50);
+	check_answer(&all[2], 4, 10);
+	assert_true(figures().disk.resumed > 0);
+	end();
+}
+
+static void test_disk_fails(void **state)
+{
+	disk_begin();
+	begin(200, 8, 16, 1);
+	atomic_store(&disk.fails_write, ENOSPC);
+	for (int i = 0; i < 6; ++i)
+		submit((uid_t)(i % 2), 10, 60, 0);
+	run();
+	for (int i = 0; i < 6; ++i)
+		check_answer(&all[i], 10, 60);
+	assert_int_equal(figures().disk.refused[SCHED_REFUSED_FULL], 1);
+	assert_int_equal(figures().disk.resumed, 0);
+	assert_int_equal(figures().disk.bytes, 0);
+	assert_true(figures().disk.resting);
+	assert_true(figures().preemptions > 1);
+	atomic_store(&disk.fails_write, 0);
+	end();
+	disk_begin();
+	begin(200, 8, 16, 1);
+	atomic_store(&disk.fails_read, EIO);
+	for (int i = 0; i < 6; ++i)
+		submit((uid_t)(i % 2), 10, 60, 0);
+	run();
+	for (int i = 0; i < 6; ++i)
+		check_answer(&all[i], 10, 60);
+	assert_true(figures().disk.refused[SCHED_REFUSED_ERROR] > 0);
+	assert_int_equal(figures().disk.restored, 0);
+	atomic_store(&disk.fails_read, 0);
+	end();
+	assert_int_equal(disk_files(false), 0);
+}
+
+static void adopt(size_t n, unsigned foreign)
+{
+	struct spill_job scan = {.kind = SPILL_SCAN};
+
+	spill_submit(disk.spill, &scan);
+	sched_adopt(sched, &scan);
+	assert_int_equal(n_found, n);
+	assert_int_equal(figures().disk.refused[SCHED_REFUSED_FOREIGN], foreign);
+}
+
+/* The turn after the one of 50 tokens whose answer `ids` is. */
+static struct taken *submit_next(uid_t uid, const uint32_t *ids)
+{
+	struct taken *t = submit(uid, 65, 10, 0);
+
+	for (uint32_t i = 0; i < 50; ++i)
+		t->r->tokens[i] = (7 + i * 5) % 50;
+	memcpy(t->r->tokens + 50, ids, 10 * sizeof *ids);
+	return t;
+}
+
+/* Written at the end, found at the next start, by the same model and user alone. */
+static void test_restart(void **state)
+{
+	struct taken *other, *same;
+	uint32_t ids[10];
+
+	disk_begin();
+	begin(512, 4, 64, 1);
+	submit(1, 50, 10, 0);
+	run();
+	memcpy(ids, all[0].ids, sizeof ids);
+	sched = sched_free(sched);
+	disk.spill = spill_free(disk.spill);
+	request_free(all[0].r);
+	assert_int_equal(disk_files(false), 1);
+	identity = 1;
+	disk_begin();
+	begin(512, 4, 64, 1);
+	adopt(0, 1);
+	end();
+	identity = 0;
+	disk_begin();
+	begin(512, 4, 64, 1);
+	adopt(1, 0);
+	assert_int_equal(found[0]->uid, 1);
+	assert_int_equal(atomic_load(&found[0]->held), 59);
+	other = submit_next(2, ids);
+	same = submit_next(1, ids);
+	same->r->session = found[0];
+	run();
+	assert_int_equal(other->r->figures.reused, 0);
+	assert_int_equal(same->r->figures.reused, 59);
+	assert_int_equal(figures().disk.restored, 1);
+	assert_int_equal(same->n_ids, 10);
+	/* Their prompts differ in what is new, so they are compared with the engine's word. */
+	for (uint32_t i = 0; i < 10; ++i) {
+		same->r->session->tokens[65 + i] = same->ids[i];
+		assert_int_equal(same->ids[i], fake_next(same->r->session->tokens, 65 + i));
+	}
+	sched_forget(sched, found[0]);
+	assert_int_equal(n_forgotten, 1);
+	free(found[0]);
+	end();
+	assert_int_equal(disk_files(false), 0);
+}
+
+/* Forgotten while it is written, and cancelled while it is read. */
+static void test_held_up(void **state)
+{
+	uint32_t ids[10];
+	struct taken *t;
+
+	disk_begin();
+	begin(128, 4, 64, 1);
+	submit(1, 50, 10, 0);
+	run();
+	memcpy(ids, all[0].ids, sizeof ids);
+	/* It pushes the first one out. */
+	submit(2, 80, 20, 0);
+	atomic_store(&disk.held, true);
+	run_until_held();
+	sched_forget(sched, &all[0].session);
+	assert_int_equal(n_forgotten, 0);
+	atomic_store(&disk.held, false);
+	run();
+	assert_int_equal(n_forgotten, 1);
+	check_answer(&all[1], 80, 20);
+	assert_int_equal(disk_files(false), 0);
+	submit(1, 50, 10, 0);
+	for (uint32_t i = 0; i < 50; ++i)
+		all[2].r->tokens[i] = (7 + i * 5) % 50;
+	run();
+	submit(2, 80, 20, 0);
+	run();
+	assert_int_equal(disk_files(false), 2);
+	/* Nobody has to give way. */
+	sched_forget(sched, &all[3].session);
+	t = submit_next(1, ids);
+	t->r->session = &all[2].session;
+	atomic_store(&disk.held, true);
+	run_until_held();
+	atomic_store(&t->r->cancel, true);
+	sched_poke(sched, t->r);
+	for (int i = 0; i < 10; ++i)
+		(void)run_once();
+	assert_false(t->done);
+	atomic_store(&disk.held, false);
+	while (!t->done)
+		if (!run_once())
+			spill_wait(disk.spill, 1000000);
+	assert_int_equal(t->r->finish, REQUEST_CANCELLED);
+	t = submit_next(1, ids);
+	t->r->session = &all[2].session;
+	run();
+	assert_int_equal(t->r->figures.reused, 59);
+	end();
+}
+
+static void quiet(enum log_level level, const char *line, const struct log_field *fields, size_t n)
+{
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -436,7 +758,20 @@ int main(void)
 		cmocka_unit_test(test_logits),
 		cmocka_unit_test(test_too_long),
 		cmocka_unit_test(test_stop),
+		cmocka_unit_test(test_spilled),
+		cmocka_unit_test(test_slow),
+		cmocka_unit_test(test_disk_fails),
+		cmocka_unit_test(test_restart),
+		cmocka_unit_test(test_held_up),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	int r;
+
+	log_set_sink(quiet);
+	r = cmocka_run_group_tests(tests, NULL, NULL);
+	if (disk.folder) {
+		(void)rmdir(disk.path);
+		close(disk.folder);
+	}
+	return r;
 }
