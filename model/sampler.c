@@ -184,15 +184,24 @@ static size_t cut(const struct sampler_params *p, struct candidate *c, size_t n,
 	return m;
 }
 
+/*
+ * Weights are added best first, from 1 on, so that one below half a unit in the last place of 1, as
+ * exp(-17.4) is, changes no sum and is never picked: a peaked vocabulary is mostly not sorted.
+ */
+#define NEGLIGIBLE 19.0f
+
 static uint32_t sample(const struct sampler_params *p, const float *logits, size_t n,
 	uint64_t position, struct candidate *c)
 {
-	size_t k = p->top_k && p->top_k < n ? p->top_k : n;
-	float sum, at, upto = 0.0f;
-	size_t m;
+	float least = logits[argmax(logits, n)] - NEGLIGIBLE * p->temperature, sum, at, upto = 0.0f;
+	size_t m = 0, k;
 
-	for (size_t i = 0; i < n; i++)
-		c[i] = (struct candidate){.logit = logits[i], .id = (uint32_t)i};
+	for (size_t i = 0; i < n; i++) {
+		c[m] = (struct candidate){.logit = logits[i], .id = (uint32_t)i};
+		m += logits[i] >= least;
+	}
+	n = m;
+	k = p->top_k && p->top_k < n ? p->top_k : n;
 	if (k < n) {
 		select_best(c, n, k);
 		qsort(c, k, sizeof *c, compare);

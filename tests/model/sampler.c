@@ -202,6 +202,31 @@ static void test_shares(void **state)
 	}
 }
 
+/* What weighs nothing beside the best changes no draw, whether it is looked at or not. */
+static void test_negligible(void **state)
+{
+	static const float gaps[] = {17.5f, 18.9f, 19.1f, 40.0f};
+
+	(void)state;
+	fill(N, 100, 4);
+	for (size_t g = 0; g < sizeof gaps / sizeof gaps[0]; g++)
+		for (uint64_t i = 0; i < 400; i++) {
+			struct sampler_params p = {.temperature = 0.5f + (float)(i % 4),
+				.top_p = i % 3 ? 1.0f : 0.99f,
+				.top_k = i % 5 ? 0 : 150,
+				.seed = g};
+			float best = logits[0];
+			uint32_t alone;
+
+			for (size_t k = 1; k < 100; k++)
+				best = fmaxf(best, logits[k]);
+			for (size_t k = 100; k < N; k++)
+				logits[k] = best - gaps[g] * p.temperature;
+			alone = pick(&p, 100, i);
+			assert_int_equal(pick(&p, N, i), alone);
+		}
+}
+
 static void test_logprob(void **state)
 {
 	double sum = 0;
@@ -264,6 +289,7 @@ int main(void)
 		cmocka_unit_test(test_way),
 		cmocka_unit_test(test_seed),
 		cmocka_unit_test(test_shares),
+		cmocka_unit_test(test_negligible),
 		cmocka_unit_test(test_logprob),
 		cmocka_unit_test(test_hostile),
 	};
