@@ -382,6 +382,9 @@ void store_visit(struct store *s, const struct forecast_visit *v)
 
 	if (v->group >= s->config.groups || v->k > LIMIT_TOP_K)
 		return;
+	/* Nothing gives way where all are here: then 10 us a layer would be for nothing. */
+	if (s->stats.ready == s->n_items)
+		return;
 	/* Of more rows, the last count. */
 	last.rows = num_min(v->rows, FORECAST_ROWS);
 	last.choices += (size_t)(v->rows - last.rows) * v->stride;
