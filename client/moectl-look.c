@@ -165,8 +165,8 @@ static json_t *sessions_json(const struct look *l)
 
 json_t *look_json(const struct look *l)
 {
-	static const char *const passed[] = {"cache", "disk", "kv", "queue", "budget", "tokens",
-		"tracing", "io", "latencies_ms"};
+	static const char *const passed[] = {"cache", "prefetch", "disk", "kv", "queue", "budget",
+		"tokens", "tracing", "io", "latencies_ms"};
 	json_t *times = json_object(), *o;
 
 	for (unsigned i = 0; i < LOOK_PARTS; i++)
@@ -184,6 +184,8 @@ json_t *look_json(const struct look *l)
 		if (v)
 			(void)json_object_set(o, passed[i], v);
 	}
+	if (o && json_object_get(l->now, "pressure"))
+		(void)json_object_set(o, "memory", json_object_get(l->now, "pressure"));
 	return o;
 }
 
@@ -283,6 +285,9 @@ static void screen_memory(const struct look *l, struct screen *s)
 	double all = at(v, "kv.positions"), used = all - at(v, "kv.free");
 	double limit = at(v, "budget.limit"), taken = at(v, "taken_bytes");
 
+	/* It may have been lowered since. */
+	if (at(v, "pressure.limit") > 0 && at(v, "pressure.limit") < limit)
+		limit = at(v, "pressure.limit");
 	line(s, "cache   %s %.0f of %.0f experts here, %s; %.0f slots; given back %s",
 		bar(experts > 0 ? here / experts : 0, b), here, experts,
 		size(at(v, "cache.resident_bytes"), one), at(v, "cache.slots"),
@@ -292,7 +297,7 @@ static void screen_memory(const struct look *l, struct screen *s)
 			"; of 10 s %.1f %% under pressure of memory", l->pressure * 100);
 	line(s, "memory  %s %s of %s%s", bar(limit > 0 ? taken / limit : 0, b), size(taken, one),
 		size(limit, two), pressure);
-	line(s, "context %s %.0f of %.0f positions; %.0f times a request gave its place up",
+	line(s, "context %s %.0f of %.0f positions; %.0f preemptions",
 		bar(all > 0 ? used / all : 0, b), used, all, at(v, "kv.preemptions"));
 	if (json_object_get(v, "disk"))
 		screen_disk(v, s);
@@ -312,12 +317,33 @@ static void screen_sessions(const struct look *l, struct screen *s)
 			at(v, "prompt_tokens"), at(v, "tokens"), session_rate(l, v));
 }
 
+/* Beside what the disks were measured to give together. */
+static void screen_reads(const struct look *l, struct screen *s, const char *hits)
+{
+	const json_t *io = json_object_get(l->now, "io"), *ahead;
+	char one[NUM_SIZE_TEXT_MAX], two[NUM_SIZE_TEXT_MAX], most[64] = "";
+	double rate = 0;
+	json_t *v;
+	size_t i;
+
+	json_array_foreach(json_object_get(io, "disks"), i, v) rate += at(v, "bytes_per_s");
+	if (rate > 0)
+		(void)snprintf(most, sizeof(most), " of %s/s measured", size(rate, two));
+	line(s, "disk    %s/s%s (%s); %s", size(l->disk, one), most,
+		text_at(l->now, "io", "method"), hits);
+	ahead = json_object_get(l->now, "prefetch");
+	if (ahead && at(l->now, "cache.misses") > 0)
+		line(s, "ahead   prefetch is %s (%s); %.0f experts read ahead, %.0f of them wanted",
+			text_at(ahead, NULL, "state"), text_at(ahead, NULL, "why"),
+			at(ahead, "issued"), at(ahead, "useful"));
+}
+
 void look_screen(const struct look *l, FILE *f, unsigned columns, unsigned rows)
 {
 	struct screen s = {f, columns, rows};
 	const json_t *v = l->now;
 	const char *path = text_at(v, "model", "path");
-	char b[BAR_WIDTH + 3], one[NUM_SIZE_TEXT_MAX], hits[64] = "no expert was wanted";
+	char b[BAR_WIDTH + 3], hits[64] = "no expert was wanted";
 
 	line(&s, "moed %s  %s  up %.0f s  %s (%s, %.0f x %.0f experts, top %.0f)",
 		text_at(v, NULL, "version"), text_at(v, NULL, "state"), at(v, "uptime_s"),
@@ -328,7 +354,7 @@ void look_screen(const struct look *l, FILE *f, unsigned columns, unsigned rows)
 	if (l->hit_rate >= 0)
 		(void)snprintf(hits, sizeof(hits), "hits %.1f %% of %.0f experts",
 			l->hit_rate * 100, l->wanted);
-	line(&s, "disk    %s/s (%s); %s", size(l->disk, one), text_at(v, "io", "method"), hits);
+	screen_reads(l, &s, hits);
 	screen_memory(l, &s);
 	line(&s, "%s", "");
 	for (unsigned i = 0; i < LOOK_PARTS; i++)

@@ -82,6 +82,8 @@ static void report(struct budget *b, const struct engine_stats *e)
 			: b->given < b->less	  ? "the memory limit is lower"
 						  : "other programs lack memory",
 			num_format_size(e->given_bytes, given), (unsigned long long)e->slots);
+		b->gave += e->given_bytes > b->given;
+		b->took += e->given_bytes < b->given;
 		b->given = e->given_bytes;
 		b->stuck = 0;
 	} else if (b->given < b->less && ++b->stuck == STUCK) {

@@ -16,10 +16,11 @@
 
 struct budget {
 	struct pressure pressure;
-	uint64_t limit; /* that holds now */
-	uint64_t less;	/* below the plan's */
-	uint64_t given; /* bytes of slots that the engine has given back, when last seen */
-	unsigned stuck; /* looks in a row that found more to give, and nothing given */
+	uint64_t limit;	     /* that holds now */
+	uint64_t less;	     /* below the plan's */
+	uint64_t given;	     /* bytes of slots that the engine has given back, when last seen */
+	unsigned stuck;	     /* looks in a row that found more to give, and nothing given */
+	uint64_t gave, took; /* looks that found more, or less, given back; for people */
 };
 
 void budget_init(struct budget *b, const struct load *l);

@@ -96,6 +96,23 @@ static void status_tracing(FILE *f, const struct manager *m)
 	(void)fputs("]}", f);
 }
 
+/* What the limit and other programs have asked for since the start. */
+static void status_pressure(FILE *f, const struct budget *b)
+{
+	const struct pressure *p = &b->pressure;
+
+	(void)fprintf(f,
+		", \"pressure\": {\"limit\": %" PRIu64 ", \"limit_less\": %" PRIu64
+		", \"source\": \"%s\", \"given_back_bytes\": %" PRIu64 ", \"gave_back\": %" PRIu64
+		", \"took_again\": %" PRIu64 "}",
+		b->limit, b->less,
+		p->handed	      ? "service manager"
+		: p->fd >= 0	      ? "trigger"
+		: p->root && p->known ? "timer"
+				      : "none",
+		b->given, b->gave, b->took);
+}
+
 static void status_ms(FILE *f, const char *name, const struct status_latencies *l)
 {
 	(void)fprintf(f, "\"%s\": {\"p50\": %.3f, \"p99\": %.3f, \"count\": %" PRIu64 "}", name,
@@ -233,10 +250,10 @@ static void status_engine(FILE *f, struct manager *m)
 	(void)fprintf(f,
 		", \"cache\": {\"slots\": %" PRIu64 ", \"used\": %" PRIu64 ", \"experts\": %" PRIu64
 		", \"experts_resident\": %" PRIu64 ", \"resident_bytes\": %" PRIu64
-		", \"given_back_bytes\": %" PRIu64 ", \"hits\": %" PRIu64 ", \"misses\": %" PRIu64
-		", \"hit_rate\": %.6f}",
-		e.slots, e.slots_used, e.experts, e.ready, e.ready_bytes, e.given_bytes, e.hits,
-		e.misses, wanted ? (double)e.hits / (double)wanted : 0.0);
+		", \"given_back_bytes\": %" PRIu64 ", \"evictions\": %" PRIu64
+		", \"hits\": %" PRIu64 ", \"misses\": %" PRIu64 ", \"hit_rate\": %.6f}",
+		e.slots, e.slots_used, e.experts, e.ready, e.ready_bytes, e.given_bytes,
+		e.evictions, e.hits, e.misses, wanted ? (double)e.hits / (double)wanted : 0.0);
 	(void)fprintf(f,
 		", \"prefetch\": {\"state\": \"%s\", \"why\": \"%s\", \"issued\": %" PRIu64
 		", \"useful\": %" PRIu64 ", \"late\": %" PRIu64 "}",
@@ -302,6 +319,7 @@ char *status_json(struct manager *m, uid_t uid, int others, size_t *ret_size)
 	status_engine(f, m);
 	status_sessions(f, m, uid, others);
 	status_tracing(f, m);
+	status_pressure(f, &m->budget);
 	status_totals(f, m);
 	(void)fputs(", \"latencies_ms\": {", f);
 	status_ms(f, "ttft", &m->ttft);
