@@ -14,9 +14,12 @@
 #include "fd.h"
 #include "log.h"
 #include "num.h"
+#include "warm.h"
 
 /* A message that comes while only reads are awaited is seen after at most so long. */
 #define ENGINE_THREAD_WAIT (2 * CLOCK_NS_PER_MS)
+/* Without work, what the cache learned is kept when it is older than this. */
+#define ENGINE_THREAD_KEEP (600 * CLOCK_NS_PER_S)
 
 struct engine_thread {
 	struct engine_thread_config config;
@@ -33,6 +36,7 @@ struct engine_thread {
 	_Atomic(uint32_t) kv_free, kv_all;
 	struct spill *spill; /* NULL: nothing goes to disk */
 	struct spill_job scan;
+	uint64_t kept, kept_ns; /* experts wanted when the cache's state was kept; when */
 	struct error error;
 };
 
@@ -169,6 +173,35 @@ static enum engine_result engine_thread_background(
 	return result;
 }
 
+/* What the cache of experts learned is kept: nothing depends on it but speed. */
+static void engine_thread_keep(struct engine_thread *t, const struct engine *engine)
+{
+	struct error err = ERROR_NONE;
+	struct engine_stats stats;
+
+	engine_stats(engine, &stats);
+	if (stats.hits + stats.misses == t->kept)
+		return;
+	if (warm_save(t->config.state_folder, engine, &err) < 0)
+		log_warning("%s: after a restart other experts are read first", err.text);
+	t->kept = stats.hits + stats.misses;
+	t->kept_ns = clock_now();
+}
+
+static void engine_thread_warm(struct engine_thread *t, struct engine *engine)
+{
+	struct error err = ERROR_NONE;
+	int r = warm_load(t->config.state_folder, engine, &err);
+
+	if (r == -ESTALE)
+		log_info("%s: experts are read in the order of the model file", err.text);
+	else if (r < 0)
+		log_warning("%s: experts are read in the order of the model file", err.text);
+	else if (r == WARM_USED)
+		log_info("experts of the last run are read first");
+	t->kept_ns = clock_now();
+}
+
 static void engine_thread_serve(struct engine_thread *t, struct engine *engine, struct sched *s)
 {
 	while (!atomic_load(&t->stop)) {
@@ -187,6 +220,8 @@ static void engine_thread_serve(struct engine_thread *t, struct engine *engine, 
 			(result == SCHED_RUN_IDLE && background == ENGINE_WAITING)) {
 			(void)engine_wait(engine, ENGINE_THREAD_WAIT);
 		} else if (result == SCHED_RUN_IDLE && background == ENGINE_IDLE) {
+			if (clock_now() - t->kept_ns > ENGINE_THREAD_KEEP)
+				engine_thread_keep(t, engine);
 			engine_thread_sleep(t, s);
 			engine_rested(engine);
 		}
@@ -235,12 +270,14 @@ static void *engine_thread_main(void *arg)
 		engine_thread_signal(t);
 		return NULL;
 	}
+	engine_thread_warm(t, engine);
 	engine_thread_kv(t, engine);
 	atomic_store(&t->engine, engine);
 	atomic_store(&t->sched, s);
 	atomic_store(&t->state, ENGINE_THREAD_READY);
 	engine_thread_signal(t);
 	engine_thread_serve(t, engine, s);
+	engine_thread_keep(t, engine);
 	/* What came last is given back too. */
 	(void)engine_thread_messages(t, s);
 	sched_free(s);

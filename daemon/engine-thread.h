@@ -22,7 +22,8 @@ struct engine_thread_config {
 	struct engine_config engine; /* progress is ours */
 	const struct tokenizer *tokenizer;
 	uint32_t context, live_rows, bulk_rows;
-	int spill_folder; /* of state files; < 0: none; stays the caller's */
+	int state_folder; /* < 0: none; stays the caller's, as the next */
+	int spill_folder; /* of state files; < 0: none */
 	uint64_t spill_quota;
 };
 

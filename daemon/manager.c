@@ -87,6 +87,7 @@ int manager_init(struct manager *m, struct error *err)
 		.context = m->load.context,
 		.live_rows = m->load.plan.live_rows,
 		.bulk_rows = m->load.plan.bulk_rows,
+		.state_folder = m->folder->folder,
 		.spill_folder = m->folder->sessions,
 		.spill_quota = c->sessions_on_disk,
 	};

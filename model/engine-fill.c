@@ -2,11 +2,14 @@
 
 /*
  * Experts that are read before anybody wants them: into free slots, in the order of the file, which
- * is how the disk likes it.  Where not all fit, some are better than none: what no slot holds is
- * read when it is wanted, and what nobody wants gives way first.
+ * is how the disk likes it; after a restart first those that were there before.  Where not all fit,
+ * some are better than none: what no slot holds is read when it is wanted, and what nobody wants
+ * gives way first.
  */
 
 #include "engine-internal.h"
+
+#include <errno.h>
 
 #include "clock.h"
 #include "num.h"
@@ -16,6 +19,7 @@
 void fill_restart(struct engine *e)
 {
 	e->fill.layer = e->fill.expert = 0;
+	e->fill.others = false;
 	e->fill.missed = e->fill.over = false;
 }
 
@@ -53,7 +57,7 @@ static bool settle(struct engine *e)
 }
 
 /* The next expert of the file that may not be there; false at the end. */
-static bool next(const struct engine *e, struct fill *f)
+static bool next_of_file(const struct engine *e, struct fill *f)
 {
 	while (f->layer < e->desc->n_layers) {
 		const struct desc_layer *y = &e->desc->layers[f->layer];
@@ -65,6 +69,23 @@ static bool next(const struct engine *e, struct fill *f)
 		f->expert = 0;
 	}
 	return false;
+}
+
+/* The same, those of the earlier run before the others. */
+static bool next(const struct engine *e, struct fill *f)
+{
+	for (;;) {
+		if (next_of_file(e, f)) {
+			if (!f->warm || store_was_here(e->store, f->layer, f->expert) != f->others)
+				return true;
+			f->expert++;
+		} else if (f->warm && !f->others) {
+			f->others = true;
+			f->layer = f->expert = 0;
+		} else {
+			return false;
+		}
+	}
 }
 
 static void ask(struct engine *e)
@@ -156,5 +177,27 @@ int engine_fill(struct engine *e, bool experts)
 		}
 	}
 	engine_publish(e);
+	return 0;
+}
+
+size_t engine_cache_size(const struct engine *e)
+{
+	return e->store ? store_state_size(e->store) : 0;
+}
+
+void engine_cache_get(const struct engine *e, void *ret)
+{
+	if (e->store)
+		store_state_get(e->store, ret);
+}
+
+int engine_cache_set(struct engine *e, const void *bytes, size_t n)
+{
+	int r = e->store ? store_state_set(e->store, bytes, n) : -EINVAL;
+
+	if (r < 0)
+		return r;
+	e->fill.warm = true;
+	fill_restart(e);
 	return 0;
 }

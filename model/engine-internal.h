@@ -151,8 +151,10 @@ struct memory {
 /* Experts that are read before anybody wants them, in the order of the file. */
 struct fill {
 	uint32_t layer, expert; /* the next */
-	bool missed;		/* some had no slot */
-	bool over;		/* all are there, or no slot is free */
+	bool warm;   /* there are those that were there in an earlier run: first these, */
+	bool others; /* then the others */
+	bool missed; /* some had no slot */
+	bool over;   /* all are there, or no slot is free */
 	bool stopped;
 	uint32_t n;
 	uint32_t held[FILL_AHEAD][2]; /* layer and expert of those on their way */

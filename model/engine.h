@@ -182,6 +182,15 @@ int engine_wait(struct engine *e, uint64_t timeout_ns);
 enum engine_result engine_background(struct engine *e, bool busy);
 /* Whether every expert is in a slot, or no more slots are to be had. */
 bool engine_is_filled(const struct engine *e);
+/*
+ * What the cache of experts learned, and which it holds, as bytes for a later run with the same
+ * engine_identity(): its background reads first what was there then.  Size 0: nothing, for want of
+ * experts.  engine_cache_set(): 0 or -EINVAL, before the first row.
+ */
+size_t engine_cache_size(const struct engine *e);
+void engine_cache_get(const struct engine *e, void *ret);
+int engine_cache_set(struct engine *e, const void *bytes, size_t n);
+
 /* Ends that, for good: an engine that is about to be freed reads and takes no more. */
 void engine_background_stop(struct engine *e);
 /* All of it at once, for tools and tests: the memory, and with `experts` their slots filled. */

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 
-#include "forecast.h"
+#include "forecast-internal.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,16 +10,6 @@
 
 /* The score of experts of a layer that was not visited yet. */
 #define UNKNOWN -20.0f
-
-enum feature {
-	FEATURE_SHORT, /* logarithms of frequencies, as multiples of the layer's mean */
-	FEATURE_MIDDLE,
-	FEATURE_LONG,
-	FEATURE_FOLLOWS, /* the same, among what followed similar tokens */
-	FEATURE_AGE,	 /* logarithm of the visits since, as a multiple of the mean distance */
-	FEATURE_ONE,
-	FEATURES,
-};
 
 /*
  * Fitted to recorded routing of two models (Qwen3-30B-A3B, gpt-oss-120b), the mean of both,
@@ -56,51 +45,9 @@ static const double WEIGHTS[FEATURES] = {
 #define LATER 0.85f
 #define LATER_SHARE 0.15f
 
-enum span {
-	SPAN_SHORT,
-	SPAN_MIDDLE,
-	SPAN_LONG,
-	SPANS,
-};
 /* Visits over which an expert's frequency is averaged; the mean of all as long as there are fewer.
  */
 static const float SPAN[SPANS] = {6.0f, 23.0f, 1500.0f};
-
-struct group {
-	uint32_t first, experts;
-	uint32_t visits; /* so many, one for each row of a prompt */
-	float mean;	 /* share of the experts that a visit wants */
-};
-
-/* What a token wanted in one layer. */
-struct token {
-	uint16_t n, choices[FORECAST_CHOICES];
-};
-
-struct stream {
-	bool begun;
-	uint32_t group; /* visited last */
-	uint64_t first; /* token of its present step, */
-	uint32_t rows;	/* of so many */
-	/* Of its last token to each past one, by their place among the tokens. */
-	float likeness[FORECAST_TOKENS];
-};
-
-struct forecast {
-	uint32_t n_groups;
-	struct group *groups;
-	uint32_t *last;		     /* [cells] the visit that wanted it last, 1 or more; 0: none */
-	float *often;		     /* [cells][SPANS] */
-	float *features;	     /* [cells][FEATURES] */
-	float *chances, *scores;     /* [cells] */
-	float *follows, *later;	     /* [largest group] of the group that is visited */
-	uint8_t *wanted;	     /* the same */
-	struct token *tokens;	     /* [FORECAST_TOKENS][n_groups] */
-	uint64_t n_tokens;	     /* that ever were */
-	enum forecast_stream newest; /* began a step last */
-	struct stream streams[FORECAST_STREAMS];
-	double weights[FEATURES], curvature[FEATURES][FEATURES], slope[FEATURES];
-};
 
 /* Within 2e-4 (of normal numbers above 0), the same on every machine. */
 static float log_of(float x)
@@ -147,6 +94,7 @@ int forecast_new(struct forecast **ret, uint32_t groups, const uint32_t *experts
 		cells += experts[g];
 		most = num_max(most, experts[g]);
 	}
+	f->n_cells = (uint32_t)cells;
 	f->last = calloc(cells + 1, sizeof *f->last);
 	f->often = calloc((cells + 1) * SPANS, sizeof *f->often);
 	f->features = calloc((cells + 1) * FEATURES, sizeof *f->features);
@@ -386,7 +334,7 @@ static void follow(
 	}
 }
 
-static void score(struct forecast *f, const struct group *g)
+void forecast_rescore(struct forecast *f, const struct group *g)
 {
 	float mean = num_min(num_max(g->mean, 1e-4f), 0.9f), w[FEATURES];
 	float base = log_of(mean / (1.0f - mean)), per = 1.0f / mean;
@@ -444,5 +392,5 @@ void forecast_visit(struct forecast *f, const struct forecast_visit *v)
 	}
 	liken(f, s, g, present);
 	follow(f, s, g, present);
-	score(f, g);
+	forecast_rescore(f, g);
 }

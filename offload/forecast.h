@@ -18,6 +18,7 @@
  */
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "limit.h"
@@ -63,3 +64,12 @@ void forecast_visit(struct forecast *f, const struct forecast_visit *v);
  * its visits.
  */
 const float *forecast_scores(const struct forecast *f);
+
+/*
+ * What was learned, without the tokens themselves, as bytes: for a later run over the same groups.
+ * forecast_set(): 0, or -EINVAL where the bytes are not what forecast_get() gives for these groups;
+ * then nothing changed.
+ */
+size_t forecast_state_size(const struct forecast *f);
+void forecast_get(const struct forecast *f, void *ret);
+int forecast_set(struct forecast *f, const void *bytes, size_t n);

@@ -26,6 +26,7 @@ struct cell {
 	uint32_t times;
 	uint32_t group;
 	uint16_t class;
+	bool was_in; /* before a restart */
 };
 
 struct policy {
@@ -262,4 +263,49 @@ bool policy_is_cold(const struct policy *p, uint32_t cell)
 {
 	return cell < p->n_cells &&
 	       (p->kind != POLICY_FORECAST || forecast_scores(p->forecast)[cell] < COLD);
+}
+
+/* The forecast's, then a bit for each cell. */
+static size_t bits_at(const struct policy *p)
+{
+	return p->forecast ? forecast_state_size(p->forecast) : 0;
+}
+
+size_t policy_state_size(const struct policy *p)
+{
+	return bits_at(p) + ((size_t)p->n_cells + 7) / 8;
+}
+
+void policy_get(const struct policy *p, void *ret)
+{
+	uint8_t *bits = (uint8_t *)ret + bits_at(p);
+
+	if (p->forecast)
+		forecast_get(p->forecast, ret);
+	memset(bits, 0, policy_state_size(p) - bits_at(p));
+	for (uint32_t i = 0; i < p->n_cells; i++)
+		if (p->cells[i].class != OUT)
+			bits[i / 8] |= (uint8_t)(1u << i % 8);
+}
+
+int policy_set(struct policy *p, const void *bytes, size_t n)
+{
+	const uint8_t *bits = (const uint8_t *)bytes + bits_at(p);
+	int r;
+
+	if (n != policy_state_size(p))
+		return -EINVAL;
+	r = p->forecast ? forecast_set(p->forecast, bytes, bits_at(p)) : 0;
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < p->n_cells; i++)
+		p->cells[i].was_in = bits[i / 8] >> i % 8 & 1;
+	for (uint32_t g = 0; g < p->groups; g++)
+		set_stale(p, g);
+	return 0;
+}
+
+bool policy_was_in(const struct policy *p, uint32_t cell)
+{
+	return cell < p->n_cells && p->cells[cell].was_in;
 }

@@ -53,3 +53,14 @@ int64_t policy_victim(
 	struct policy *p, uint32_t class, bool (*may_evict)(void *arg, uint32_t cell), void *arg);
 /* Whether it is hardly ever wanted: it may give way to what is only likely to be. */
 bool policy_is_cold(const struct policy *p, uint32_t cell);
+
+/*
+ * What was learned, and which cells are in memory, as bytes for a later run over the same groups.
+ * policy_set(): 0, or -EINVAL where the bytes are not of such a policy (then nothing changed); it
+ * is to be called before anything is in memory.  policy_was_in(): whether the cell was in memory
+ * when they were taken.
+ */
+size_t policy_state_size(const struct policy *p);
+void policy_get(const struct policy *p, void *ret);
+int policy_set(struct policy *p, const void *bytes, size_t n);
+bool policy_was_in(const struct policy *p, uint32_t cell);

@@ -208,3 +208,25 @@ const char *store_error(const struct store *s)
 {
 	return s->error.text;
 }
+
+size_t store_state_size(const struct store *s)
+{
+	return policy_state_size(s->policy);
+}
+
+void store_state_get(const struct store *s, void *ret)
+{
+	policy_get(s->policy, ret);
+}
+
+int store_state_set(struct store *s, const void *bytes, size_t n)
+{
+	return policy_set(s->policy, bytes, n);
+}
+
+bool store_was_here(struct store *s, uint32_t group, uint32_t expert)
+{
+	const struct store_item *item = store_item_find(s, group, expert);
+
+	return item && policy_was_in(s->policy, store_item_cell(s, item));
+}

@@ -190,5 +190,14 @@ const char *store_error(const struct store *s);
 int store_withdraw(struct store *s, const void *p, size_t n);
 void store_restore(struct store *s, const void *p, size_t n);
 
+/*
+ * What the policy learned and what is in memory, for a later run: see policy.h.  store_was_here():
+ * whether the expert was in a slot then; before anything is acquired.
+ */
+size_t store_state_size(const struct store *s);
+void store_state_get(const struct store *s, void *ret);
+int store_state_set(struct store *s, const void *bytes, size_t n);
+bool store_was_here(struct store *s, uint32_t group, uint32_t expert);
+
 /* Whether [p, p + n) holds one of the first `least` slots of a size. */
 bool store_holds_least(const struct store *s, const void *p, size_t n, uint32_t least);

@@ -360,11 +360,36 @@ bool cache_has(const struct cache *c, uint32_t cell)
 	return c->has[cell];
 }
 
+/* As the daemon does: the state is kept, and what was there is read again. */
+static int restart(struct cache *c)
+{
+	size_t n = policy_state_size(c->policy);
+	cleanup_free_ void *bytes = malloc(n);
+	cleanup_(cache_freep) struct cache *next = NULL;
+	int r = bytes ? cache_new(&next, c->t, &c->config) : -ENOMEM;
+
+	if (r < 0)
+		return r;
+	policy_get(c->policy, bytes);
+	r = policy_set(next->policy, bytes, n);
+	for (uint32_t i = 0; i < c->cells && r == 0; i++)
+		if (policy_was_in(next->policy, i))
+			policy_insert(next->policy, i, 0);
+	if (r == 0) {
+		struct policy *before = c->policy;
+
+		c->policy = next->policy;
+		next->policy = before;
+	}
+	return r;
+}
+
 int cache_replay(
 	struct cache_count ret[2], const struct trace *t, const struct cache_config *config)
 {
 	cleanup_free_ uint32_t *missing = malloc((t->experts + 1) * sizeof *missing);
 	cleanup_(cache_freep) struct cache *c = NULL;
+	uint64_t steps = 0;
 	int r = missing ? cache_new(&c, t, config) : -ENOMEM;
 
 	if (r < 0)
@@ -373,11 +398,18 @@ int cache_replay(
 	for (uint64_t i = 0; i < t->n_visits; i++) {
 		const struct trace_visit *v = &t->visits[i];
 		struct cache_count *n = &ret[v->decode];
-		uint32_t wanted, misses = cache_visit(c, i, missing, &wanted);
+		uint32_t wanted, misses;
 
-		n->wanted += wanted;
-		n->hits += wanted - misses;
-		n->bytes += misses * t->bytes[v->group];
+		steps += v->decode && v->first;
+		if (v->decode && v->first && config->restart && steps == config->restart + 1 &&
+			config->kind == CACHE_OURS && restart(c) < 0)
+			return -ENOMEM;
+		misses = cache_visit(c, i, missing, &wanted);
+		if (!v->decode || (steps > config->from && (!config->to || steps <= config->to))) {
+			n->wanted += wanted;
+			n->hits += wanted - misses;
+			n->bytes += misses * t->bytes[v->group];
+		}
 		for (uint32_t k = 0; k < misses; k++)
 			(void)cache_bring(c, missing[k]);
 	}

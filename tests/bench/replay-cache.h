@@ -28,9 +28,11 @@ struct cache;
 
 struct cache_config {
 	enum cache_kind kind;
-	uint64_t slots; /* experts that fit, of whatever size; 0: */
-	uint64_t bytes; /* that fit */
-	bool filled;	/* with the first experts of the file, as the daemon starts */
+	uint64_t slots;	   /* experts that fit, of whatever size; 0: */
+	uint64_t bytes;	   /* that fit */
+	bool filled;	   /* with the first experts of the file, as the daemon starts */
+	uint64_t restart;  /* ours: after so many steps of decode, from the kept state; 0: never */
+	uint64_t from, to; /* steps of decode that count; to 0: all */
 };
 
 int cache_new(struct cache **ret, const struct trace *t, const struct cache_config *config);

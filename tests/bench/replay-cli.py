@@ -84,6 +84,10 @@ def check_published(path, published):
 def check_goals(paths):
     """A quarter of the way from LRU to Belady; below a token cycle, where LRU has nothing, 25 %."""
     distances = []
+    for path, restart in zip(paths, ("64", "32")):
+        for size in replay(path, "--restart", restart)["sizes"]:
+            after, before = size["restart"]["after"], size["restart"]["before"]
+            expect(after >= before - 0.05, f"{path}, {size['share']}: {size['restart']}")
     for path in paths:
         for size in replay(path)["sizes"]:
             have = rates(size)

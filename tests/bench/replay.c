@@ -36,12 +36,16 @@ struct options {
 	double disk, compute;
 	double recall_first, recall_last;
 	uint64_t seed;
+	uint64_t restart; /* after so many steps of decode; 0: none */
 };
+
+#define RESTART_STEPS 64u /* that are looked at on each side */
 
 struct row {
 	const struct size *size;
 	struct cache_count counts[CACHE_KINDS][2];
 	struct time_result times[CACHE_KINDS], ahead; /* ahead: ours, with prefetch */
+	double before, after, unbroken; /* hit rates around a restart, and after none */
 };
 
 static double ratio(uint64_t a, uint64_t b)
@@ -67,6 +71,30 @@ static bool is_timed(const struct options *o)
 	return o->disk > 0;
 }
 
+static int measure_part(
+	double *ret, const struct trace *t, struct cache_config config, uint64_t from, uint64_t to)
+{
+	struct cache_count n[2];
+	int r;
+
+	config.from = from;
+	config.to = to;
+	r = cache_replay(n, t, &config);
+	*ret = ratio(n[1].hits, n[1].wanted);
+	return r;
+}
+
+static int measure_restart(
+	struct row *row, const struct trace *t, struct cache_config config, uint64_t at)
+{
+	int r = measure_part(&row->before, t, config, at - num_min(at, RESTART_STEPS), at);
+
+	if (r == 0)
+		r = measure_part(&row->unbroken, t, config, at, at + RESTART_STEPS);
+	config.restart = at;
+	return r < 0 ? r : measure_part(&row->after, t, config, at, at + RESTART_STEPS);
+}
+
 static int measure(struct row *row, const struct trace *t, const struct options *o)
 {
 	struct time_config time = {.disk = o->disk * 1e9,
@@ -86,6 +114,8 @@ static int measure(struct row *row, const struct trace *t, const struct options 
 	}
 	config.kind = CACHE_OURS;
 	time.prefetch = true;
+	if (r == 0 && o->restart)
+		r = measure_restart(row, t, config, o->restart);
 	if (r == 0 && is_timed(o))
 		r = time_replay(&row->ahead, t, &config, &time);
 	return r;
@@ -117,6 +147,8 @@ static void print_header(const struct options *o)
 		     "MB/token");
 	if (is_timed(o))
 		(void)printf("   ms/token: lru    ours  bound  prefetch  hits  useful/issued");
+	if (o->restart)
+		(void)printf("   restart: before -> after (had there been none)");
 	(void)printf("\n");
 }
 
@@ -141,6 +173,9 @@ static void print_row(const struct row *row, const struct trace *t, const struct
 			1e3 * row->times[CACHE_OURS].per_token, 1e3 * bound(row, CACHE_OURS, t, o),
 			1e3 * row->ahead.per_token, 100 * ratio(row->ahead.hits, row->ahead.wanted),
 			row->ahead.useful, row->ahead.issued);
+	if (o->restart)
+		(void)printf("   %5.1f -> %5.1f (%5.1f)", 100 * row->before, 100 * row->after,
+			100 * row->unbroken);
 	(void)printf("\n");
 }
 
@@ -183,6 +218,10 @@ static void print_json_row(
 			rate, distance(row, rate), 1e3 * a->per_token, a->issued, a->useful,
 			a->late, a->bytes);
 	}
+	if (o->restart)
+		(void)printf(",\n      \"restart\": {\"before\": %.6f, \"after\": %.6f, "
+			     "\"uninterrupted\": %.6f}",
+			row->before, row->after, row->unbroken);
 	(void)printf("}%s\n", last ? "" : ",");
 }
 
@@ -286,7 +325,7 @@ static int parse_recall(struct options *o, char *text)
 static void usage(FILE *to)
 {
 	(void)fputs(
-		"Usage: replay TRACE.csv [--share LIST] [--memory LIST] [--json]\n"
+		"Usage: replay TRACE.csv [--share LIST] [--memory LIST] [--restart N] [--json]\n"
 		"              [--disk GB/S --compute MS [--recall FIRST[,LAST]] [--seed N]]\n"
 		"Replays which experts a model chose through the expert cache, and prints hit\n"
 		"rates of decode and bytes for each size of it, of the daemon's policy and "
@@ -295,6 +334,8 @@ static void usage(FILE *to)
 		"  --memory LIST   sizes, in bytes: 2000M,4G; the experts' own sizes count\n"
 		"  --filled        start with the first experts of the file, as the daemon does\n"
 		"  --json          for programs\n"
+		"  --restart N     after N tokens of decode: hit rates of the 64 tokens before\n"
+		"                  and after\n"
 		"  --disk GB/S     with --compute: the time of a token, too, with and without\n"
 		"  --compute MS    prefetch of the next layer; compute: of a token, without reads\n"
 		"  --recall A,B    chance that a prediction names the best and the last choice\n"
@@ -322,6 +363,8 @@ static int parse(struct options *o, int c)
 		return num_parse_double(optarg, 1e-6, 1e9, &o->compute);
 	case 'r':
 		return parse_recall(o, optarg);
+	case 'R':
+		return num_parse_u64(optarg, 1, UINT32_MAX, &o->restart);
 	case 'n':
 		return num_parse_u64(optarg, 0, UINT64_MAX, &o->seed);
 	default:
@@ -340,6 +383,7 @@ int main(int argc, char **argv)
 		{"compute", required_argument, NULL, 'c'},
 		{"recall", required_argument, NULL, 'r'},
 		{"seed", required_argument, NULL, 'n'},
+		{"restart", required_argument, NULL, 'R'},
 		{"help", no_argument, NULL, 'h'},
 		{0},
 	};

@@ -97,8 +97,10 @@ def policy(files):
                  "forecast_visit"):
         complaints += only_one(files, name, "offload")
     pure = {"errno.h", "stdbool.h", "stddef.h", "stdint.h", "stdlib.h", "string.h", "limits.h",
-            "policy.h", "forecast.h", "num.h", "limit.h", "list.h", "cleanup.h", "error.h"}
-    for path in set(definitions(files, "policy_victim") + definitions(files, "forecast_visit")):
+            "policy.h", "forecast.h",
+            "forecast-internal.h", "num.h", "limit.h", "list.h", "cleanup.h", "error.h"}
+    for path in set(definitions(files, "policy_victim") + definitions(files, "forecast_visit") +
+                    definitions(files, "forecast_set")):
         for match in re.finditer(r'#[ \t]*include[ \t]*[<"]([^>"]+)[>"]',
                                  lint.code(files[path], strings=True)):
             if match.group(1) not in pure:

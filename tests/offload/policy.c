@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -281,6 +282,56 @@ static void test_anything(void **state)
 	policy_free(p[1]);
 }
 
+/* What was learned goes over a restart; what is damaged does not. */
+static void test_state(void **state)
+{
+	struct policy *p = make(POLICY_FORECAST, 1), *q = make(POLICY_FORECAST, 1), *lru;
+	size_t n = policy_state_size(p), bits = (CELLS + 7) / 8;
+	unsigned char *bytes = malloc(n), *again = malloc(n);
+	float bad = 2.0f;
+
+	assert_non_null(bytes);
+	assert_non_null(again);
+	for (uint32_t t = 0; t < 50; t++)
+		for (uint32_t g = 0; g < GROUPS; g++)
+			visit(p, g, 1, 2 + t % 5);
+	policy_insert(p, 1, 0);
+	policy_insert(p, 9, 0);
+	policy_get(p, bytes);
+	assert_int_equal(policy_set(q, bytes, n), 0);
+	for (uint32_t i = 0; i < CELLS; i++)
+		assert_int_equal(policy_was_in(q, i), i == 1 || i == 9);
+	assert_false(policy_was_in(q, CELLS));
+	policy_insert(q, 1, 0);
+	policy_insert(q, 9, 0);
+	policy_get(q, again);
+	assert_memory_equal(bytes, again, n);
+	/* It is used: 7 was never wanted, 1 always. */
+	policy_insert(q, 7, 0);
+	assert_int_equal(policy_victim(q, 0, any, NULL), 7);
+
+	assert_int_equal(policy_set(q, bytes, n - 1), -EINVAL);
+	bytes[0] ^= 1; /* groups */
+	assert_int_equal(policy_set(q, bytes, n), -EINVAL);
+	bytes[0] ^= 1;
+	memcpy(bytes + n - bits - 2 * sizeof bad, &bad, sizeof bad); /* a frequency */
+	assert_int_equal(policy_set(q, bytes, n), -EINVAL);
+	memset(bytes, 0xff, n);
+	assert_int_equal(policy_set(q, bytes, n), -EINVAL);
+	policy_get(q, bytes);
+	assert_memory_equal(bytes, again, n - bits); /* nothing changed */
+
+	lru = make(POLICY_LRU, 1);
+	assert_int_equal(policy_state_size(lru), bits);
+	assert_int_equal(policy_set(lru, bytes + n - bits, bits), 0);
+	assert_true(policy_was_in(lru, 1) && !policy_was_in(lru, 2));
+	policy_free(lru);
+	policy_free(p);
+	policy_free(q);
+	free(bytes);
+	free(again);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -291,6 +342,7 @@ int main(void)
 		cmocka_unit_test(test_follows),
 		cmocka_unit_test(test_distance),
 		cmocka_unit_test(test_anything),
+		cmocka_unit_test(test_state),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
