@@ -69,7 +69,8 @@ class Moed:
     directory of ours."""
     name = "moed"
 
-    def __init__(self, programs, directory, model, measurer, memory, threads, context, sessions):
+    def __init__(self, programs, directory, model, measurer, memory, threads, context, sessions,
+                 under=()):
         self.programs, self.measurer = programs, measurer
         self.socket = os.path.join(directory, "moed.sock")
         self.log = os.path.join(directory, "moed.log")
@@ -78,7 +79,7 @@ class Moed:
             file.write(f"model: {json.dumps(os.path.abspath(model))}\n"
                        f"memory:\n  limit: {memory}\n"
                        f"threads: {threads}\ncontext: {context}\nsessions: {sessions}\n")
-        self.command = [programs["moed"], "--config", config, "--socket", self.socket, "--state",
+        self.command = [*under, programs["moed"], "--config", config, "--socket", self.socket, "--state",
                         directory]
         self.process, self.about = None, ""
 

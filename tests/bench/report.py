@@ -141,7 +141,9 @@ def percent(value):
 TITLES = {"prefill": "prefill, {tokens} tokens", "ttft": "first token of {ttft_tokens}",
           "decode": "decode after {context}", "sequences": "sequences together: {sequences}",
           "neighbour": "decode, another process on one CPU", "peak": "peak memory",
-          "dispatch": "64 near-empty layers"}
+          "dispatch": "64 near-empty layers",
+          "streamed-prefill": "half the memory: prefill, {tokens} tokens",
+          "streamed-decode": "half the memory: decode"}
 UNITS = {"tokens_per_s": "tokens/s", "ttft_ms": "ms", "bytes": "GB", "us_per_layer": "us a layer"}
 
 
