@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: MIT
 """moectl against the fake daemon, line by line of its manual: moectl.py MOECTL FAKE-MOED"""
 
+import fcntl
 import json
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 moectl, fake = sys.argv[1:3]
@@ -417,10 +420,44 @@ def test_restart(daemon):
     return daemon
 
 
+def test_top():
+    """Against a daemon whose status lacks nearly all: from loading to its end and after."""
+    daemon = start(loading=3)
+    t = Terminal("top", "--interval", "0.1")
+    t.wait(rb"\x1b\[\?1049h.*loading \d+ %.*tokens  decode 0.0/s")
+    fcntl.ioctl(t.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 9, 44, 0, 0))
+    small = t.wait(rb"\x1b\[9;1H\x1b\[7m q ends").split(b"\x1b[H")[-1]
+    assert all(len(line) <= 44 + len("\x1b[K\r") for line in small.split(b"\n")[:-1]), small
+    stop(daemon)
+    t.wait(rb"gone: waiting")
+    daemon = start()
+    t.wait(rb"tokens  decode")
+    t.type(b"xq")
+    assert t.end() == 0
+    lines = good("top", "--count", "2", "--interval", "0.1").decode().splitlines()
+    assert len(lines) == 3 and lines[0].startswith("state"), lines
+    top = subprocess.Popen([moectl, "top", "--json", "--interval", "0.1"], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE)
+    look = json.loads(top.stdout.readline())
+    assert look["hit_rate"] is None and look["sessions"] == [], look
+    stop(daemon)
+    while look["state"] != "gone":
+        look = json.loads(top.stdout.readline())
+    top.send_signal(signal.SIGTERM)
+    assert top.wait(60) == 0 and top.stderr.read() == b""
+    top.stdout.close()
+    top.stderr.close()
+    daemon = start()
+    bad(1, "no experts", "experts")
+    bad(1, "no experts", "trace", "x")
+    stop(daemon)
+
+
 test_help()
 test_usage()
 test_no_daemon()
 test_loading()
+test_top()
 daemon = start()
 try:
     for test in (test_prompt, test_prompt_json, test_score, test_status, test_bench,
