@@ -140,7 +140,7 @@ void load_print(const struct load *l, FILE *f)
 		100 * l->plan.expected_hit);
 	(void)fprintf(f, "reads         %s a token expected%s\n",
 		num_format_size((uint64_t)l->plan.bytes_per_token, text),
-		l->half_reads && l->plan.expected_hit == 0
+		l->half_reads && l->plan.use[PLAN_SLOTS] < l->plan.cycle
 			? ": the slots hold less than one token cycle"
 			: "");
 	if (l->half_reads)

@@ -59,7 +59,6 @@ struct shape {
 	uint64_t experts;   /* all */
 	uint64_t slots_all; /* bytes of slots for all of them */
 	uint64_t slots_least;
-	uint64_t cycle; /* experts of a token */
 };
 
 const char *plan_use_name(enum plan_use use)
@@ -124,10 +123,8 @@ static int shape_make(struct shape *s, const struct desc *d)
 	int r = 0;
 
 	for (uint32_t l = 0; !r && l < d->n_layers; l++)
-		if (d->layers[l].moe) {
+		if (d->layers[l].moe)
 			r = add_class(s, slot_bytes(d, l), d->layers[l].shared ? 1 : d->experts);
-			s->cycle += d->layers[l].shared ? 1 : d->top_k;
-		}
 	for (size_t i = 0; !r && i < s->n_classes; i++) {
 		uint64_t n = num_min(s->classes[i].experts, (uint64_t)d->top_k * 2), bytes;
 
@@ -265,9 +262,6 @@ static void count_slots(struct plan *p, const struct desc *d, const struct shape
 		p->slots += (uint64_t)(share * (double)s->classes[i].experts);
 	p->slots_per_layer = s->moe_layers ? (double)p->slots / s->moe_layers : 0;
 	p->expected_hit = s->experts ? (double)p->slots / (double)s->experts : 1;
-	/* The oldest is given up, and layers come round in turn: it is the one that is next. */
-	if (p->slots < s->cycle)
-		p->expected_hit = 0;
 	p->bytes_per_token = (double)desc_cycle_bytes(d) * (1 - p->expected_hit);
 }
 

@@ -48,8 +48,7 @@ struct plan {
 	uint64_t slots;		/* experts that fit, over all size classes */
 	double slots_per_layer; /* mean */
 	double expected_hit;	/* share of a token's experts found in slots, were all equally
-				   likely; 0 below one token cycle, where each is given up before
-				   its layer's turn comes again */
+				   likely: the least that is to be expected */
 	double bytes_per_token; /* expected reads of one session that decodes */
 };
 

@@ -49,6 +49,11 @@ static const double WEIGHTS[FEATURES] = {
  */
 static const float SPAN[SPANS] = {6.0f, 23.0f, 1500.0f};
 
+static double clamp(double x, double least, double most)
+{
+	return x < least ? least : x > most ? most : x;
+}
+
 /* Within 2e-4 (of normal numbers above 0), the same on every machine. */
 static float log_of(float x)
 {
@@ -66,7 +71,7 @@ static float log_of(float x)
 /* Within 2e-4 of its value. */
 static float exp_of(float x)
 {
-	float t = num_min(num_max(x * 1.4426950f, -100.0f), 100.0f), f, power;
+	float t = (float)clamp(x * 1.4426950f, -100.0, 100.0), f, power;
 	int32_t whole = (int32_t)t - (t < 0.0f);
 	uint32_t bits = (uint32_t)(whole + 127) << 23;
 
@@ -176,7 +181,7 @@ static void learn(struct forecast *f)
 	for (unsigned i = 0; i < FEATURES; i++) {
 		double change = a[i][FEATURES];
 
-		f->weights[i] += num_min(num_max(change, -STEP_MOST), STEP_MOST);
+		f->weights[i] += clamp(change, -STEP_MOST, STEP_MOST);
 		f->slope[i] = 0.0;
 		for (unsigned j = 0; j < FEATURES; j++)
 			f->curvature[i][j] *= keep;
@@ -336,7 +341,7 @@ static void follow(
 
 void forecast_rescore(struct forecast *f, const struct group *g)
 {
-	float mean = num_min(num_max(g->mean, 1e-4f), 0.9f), w[FEATURES];
+	float mean = (float)clamp(g->mean, 1e-4, 0.9), w[FEATURES];
 	float base = log_of(mean / (1.0f - mean)), per = 1.0f / mean;
 
 	for (unsigned i = 0; i < FEATURES; i++)

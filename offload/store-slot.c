@@ -380,7 +380,8 @@ void store_visit(struct store *s, const struct forecast_visit *v)
 {
 	struct forecast_visit last = *v;
 
-	if (v->group >= s->config.groups || v->k > LIMIT_TOP_K)
+	/* Where all have slots nothing ever gives way. */
+	if (v->group >= s->config.groups || v->k > LIMIT_TOP_K || s->stats.slots >= s->n_items)
 		return;
 	/* Nothing gives way where all are here: then 10 us a layer would be for nothing. */
 	if (s->stats.ready == s->n_items)

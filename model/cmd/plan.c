@@ -47,10 +47,8 @@ static void print_reads(const struct plan *p, uint64_t half)
 	(void)printf(
 		"                (%.0f %% of experts found in slots, were all equally likely)\n",
 		100 * p->expected_hit);
-	if (p->expected_hit == 0)
-		(void)printf(
-			"                the slots hold less than one token cycle: every token "
-			"reads all of it\n");
+	if (p->use[PLAN_SLOTS] < p->cycle)
+		(void)printf("                the slots hold less than one token cycle\n");
 	if (half)
 		(void)printf("half the reads: with %s, about twice the speed where the disk is the "
 			     "limit\n",

@@ -159,7 +159,7 @@ static struct engine_stats measure(enum policy_kind policy, uint64_t slots, bool
 	struct engine_stats stats;
 	struct engine *e;
 	struct gguf *g;
-	struct desc *d;
+	struct desc *d = NULL;
 	struct plan plan;
 
 	if (gguf_open(&g, path, &err) < 0 || desc_new(&d, g, &err) < 0)

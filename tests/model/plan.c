@@ -129,7 +129,7 @@ static void asked_for(void **state)
 	desc_free(d);
 }
 
-/* Below one token cycle nothing is found again, and the plan says so, and what would help. */
+/* Below one token cycle little is found again, and the plan says what would help. */
 static void below_a_cycle(void **state)
 {
 	struct desc *d = model_new();
@@ -142,8 +142,8 @@ static void below_a_cycle(void **state)
 	in.limit = p.floor;
 	assert_int_equal(plan_make(&p, &in, NULL), 0);
 	assert_true(p.slots < (uint64_t)d->n_layers * d->top_k);
-	assert_true(p.expected_hit == 0);
-	assert_true(p.bytes_per_token == (double)p.cycle);
+	assert_true(p.expected_hit > 0 && p.expected_hit < 0.5);
+	assert_true(p.bytes_per_token < (double)p.cycle);
 	half = plan_half_reads(&in, &p);
 	in.limit = half;
 	assert_int_equal(plan_make(&q, &in, NULL), 0);
