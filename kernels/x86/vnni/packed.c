@@ -36,11 +36,13 @@
 
 /*
  * How far ahead of their use weights are asked for, a line at a time, into the second cache.  Two
- * threads that read 36 GB/s at most take Q4_K at 34 with 2 KB ahead and 31 to 33 with more, Q6_K at
- * 26 and 30 with 7 KB; without any Q4_K at 26, with all lines of a block at once at 18 to 26.
+ * threads that read 36 GB/s at most take Q4_K at 34 with 2 KB ahead and 31 to 33 with more, Q5_K at
+ * 33, 35 with 3.5 KB and 32 with 7 KB, Q6_K at 26 and 30 with 7 KB; without any Q4_K at 26, with
+ * all lines of a block at once at 18 to 26.
  */
 #define AHEAD 2048
-#define AHEAD_FAR 6912
+#define AHEAD_Q5_K 3584
+#define AHEAD_Q6_K 6912
 
 /* Columns whose accumulators stay in the first cache, and they in the second. */
 #define MANY_COLS 128
@@ -51,7 +53,9 @@
 INLINE void ahead(uint32_t type, const uint8_t *line)
 {
 	/* Written out, so that compilers leave each where it is. */
-	__asm__ volatile("prefetcht1 %0" ::"m"(line[type >= KERNELS_Q5_K ? AHEAD_FAR : AHEAD]));
+	__asm__ volatile("prefetcht1 %0" ::"m"(line[type == KERNELS_Q6_K   ? AHEAD_Q6_K
+						    : type == KERNELS_Q5_K ? AHEAD_Q5_K
+									   : AHEAD]));
 }
 
 /* acc + four products of codes and activations in each lane; the intrinsic costs gcc copies. */
@@ -227,7 +231,7 @@ INLINE void few_small(uint32_t type, int cols, const struct packed_at *at,
 		acc[c] = add_small(type, d, m, x[c], sum[c], acc[c]);
 }
 
-/* A tile by 1, 2 or 4 columns. */
+/* A tile by 1 to 4 columns, all that there are. */
 INLINE void few_tile(
 	uint32_t type, int cols, const struct kernels_product *p, const uint8_t *w, float *out)
 {
@@ -256,8 +260,7 @@ INLINE void few_tile(
 		few_small(type, cols, &at, y, acc);
 	}
 	EACH (c, cols)
-		if ((size_t)c < p->cols)
-			_mm512_storeu_ps(out + (size_t)c * p->out_stride, acc[c]);
+		_mm512_storeu_ps(out + (size_t)c * p->out_stride, acc[c]);
 }
 
 INLINE void few(uint32_t type, const struct kernels_product *p)
@@ -269,6 +272,8 @@ INLINE void few(uint32_t type, const struct kernels_product *p)
 			few_tile(type, 1, p, w, p->out + r);
 		else if (p->cols == 2)
 			few_tile(type, 2, p, w, p->out + r);
+		else if (p->cols == 3)
+			few_tile(type, 3, p, w, p->out + r);
 		else
 			few_tile(type, 4, p, w, p->out + r);
 	}
