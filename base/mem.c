@@ -3,7 +3,10 @@
 #include "mem.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -169,6 +172,27 @@ bool mem_arena_is_locked(const struct mem_arena *a)
 size_t mem_arena_locked(const struct mem_arena *a)
 {
 	return a->locked ? mem_arena_taken(a) : 0;
+}
+
+uint64_t mem_arena_huge(const struct mem_arena *a)
+{
+	uintptr_t base = (uintptr_t)a->base;
+	uint64_t sum = 0, kib;
+	unsigned long begin, end;
+	bool inside = false;
+	char line[4096];
+	FILE *f = fopen("/proc/self/smaps", "re");
+
+	while (f && fgets(line, sizeof line, f)) {
+		if (sscanf(line, "%lx-%lx ", &begin, &end) == 2)
+			inside = begin < base + a->size && end > base;
+		else if (inside && sscanf(line, "AnonHugePages: %" SCNu64 " kB", &kib) == 1)
+			sum += kib << 10;
+	}
+	if (f)
+		(void)fclose(f);
+	/* The map is a page more than the arena. */
+	return num_min(sum, (uint64_t)a->size);
 }
 
 void *mem_arena_base(const struct mem_arena *a)

@@ -62,6 +62,12 @@ bool mem_arena_is_locked(const struct mem_arena *a);
 /* Bytes that are both. */
 size_t mem_arena_locked(const struct mem_arena *a);
 
+/*
+ * Bytes of it in huge pages, as /proc/self/smaps tells; 0 where it does not.  Looks at every page
+ * of the process that is not huge: not to be asked often.  Any thread.
+ */
+uint64_t mem_arena_huge(const struct mem_arena *a);
+
 /* Start of the reservation, MEM_HUGE_PAGE-aligned. */
 void *mem_arena_base(const struct mem_arena *a);
 

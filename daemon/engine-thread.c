@@ -445,6 +445,13 @@ uint64_t engine_thread_filled(const struct engine_thread *t)
 	return atomic_load(&t->filled_ns);
 }
 
+uint64_t engine_thread_huge(struct engine_thread *t)
+{
+	const struct engine *engine = atomic_load(&t->engine);
+
+	return engine ? engine_huge_bytes(engine) : 0;
+}
+
 uint32_t engine_thread_disks(struct engine_thread *t, const struct engine_disk **ret)
 {
 	const struct engine *engine = atomic_load(&t->engine);

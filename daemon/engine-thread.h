@@ -72,6 +72,8 @@ void engine_thread_pressure(struct engine_thread *t, enum pressure_advice advice
 /* The limit is lower than at the start by so many bytes: slots are given back as soon as may be. */
 void engine_thread_less(struct engine_thread *t, uint64_t bytes);
 
+/* Of its memory in huge pages, 0 until it is ready; takes a while. */
+uint64_t engine_thread_huge(struct engine_thread *t);
 /* Its disks; 0 until it is ready. */
 uint32_t engine_thread_disks(struct engine_thread *t, const struct engine_disk **ret);
 void engine_thread_stats(struct engine_thread *t, struct engine_stats *ret,

@@ -374,6 +374,13 @@ static void manager_filled(struct manager *m)
 		return;
 	m->filled_ns = filled_ns;
 	engine_thread_stats(m->engine, &e, &f, &kv_free, &kv_all);
+	m->huge = engine_thread_huge(m->engine);
+	/* 4 KiB pages halve what a virtual disk gives, and cost the compute as well. */
+	if (m->huge < e.taken_bytes / 2)
+		log_warning("only %s of %s of memory are in huge pages: reads and compute are "
+			    "slower; see /sys/kernel/mm/transparent_hugepage/enabled",
+			num_format_size(m->huge, text),
+			num_format_size(e.taken_bytes, (char[NUM_SIZE_TEXT_MAX]){0}));
 	if (!e.experts)
 		return;
 	if (e.ready >= e.experts)

@@ -58,6 +58,7 @@ struct manager {
 	struct notify notify;
 	struct budget budget;
 	struct disks disks;
+	uint64_t huge; /* bytes of memory in huge pages, when the slots were filled */
 	struct status_latencies ttft, token;
 	uint64_t failed_ns;	/* when a failed request was last logged */
 	uint64_t complaints_ns; /* since when complaints about clients are counted */

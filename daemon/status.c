@@ -283,9 +283,11 @@ static void status_engine(FILE *f, struct manager *m)
 		", \"engine\": {\"compute_s\": %.6f, \"steps_live\": %" PRIu64
 		", \"steps_bulk\": %" PRIu64 ", \"rows_live\": %" PRIu64 ", \"rows_bulk\": %" PRIu64
 		", \"tiles\": %" PRIu64 "}, \"locked_bytes\": %" PRIu64
-		", \"taken_bytes\": %" PRIu64 ", \"arena_bytes\": %" PRIu64 ", \"tier\": \"%s\"",
+		", \"taken_bytes\": %" PRIu64 ", \"arena_bytes\": %" PRIu64
+		", \"huge_bytes\": %" PRIu64 ", \"tier\": \"%s\"",
 		(double)e.compute_ns / 1e9, e.steps_live, e.steps_bulk, e.rows_live, e.rows_bulk,
-		e.tiles, e.locked_bytes, e.taken_bytes, e.arena_bytes, e.tier ? e.tier : "none");
+		e.tiles, e.locked_bytes, e.taken_bytes, e.arena_bytes, m->huge,
+		e.tier ? e.tier : "none");
 	status_kernels(f, m->load.desc, e.kernels);
 	status_time(f, m->load.desc, &e);
 	status_start(f, m, &e);

@@ -257,6 +257,11 @@ void engine_set_less(struct engine *e, uint64_t bytes)
 	e->memory.less = num_min(bytes, (uint64_t)SIZE_MAX / 2);
 }
 
+uint64_t engine_huge_bytes(const struct engine *e)
+{
+	return mem_arena_huge(e->arena);
+}
+
 uint64_t engine_owes(const struct engine *e)
 {
 	return e->memory.less > e->memory.given ? e->memory.less - e->memory.given : 0;

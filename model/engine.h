@@ -199,6 +199,9 @@ int engine_fill(struct engine *e, bool experts);
 /* Drops the rows of a sequence from the step under way: no more callbacks for them. */
 void engine_drop(struct engine *e, struct engine_seq *s);
 
+/* Bytes of its memory in huge pages; not to be asked often (mem_arena_huge()).  Any thread. */
+uint64_t engine_huge_bytes(const struct engine *e);
+
 enum engine_disk_source {
 	ENGINE_DISK_DEFAULT, /* a small or wholly resident model: nobody asked */
 	ENGINE_DISK_REMEMBERED,

@@ -230,6 +230,27 @@ static void test_flags(void **state)
 	mem_arena_free(a);
 }
 
+/* None before it is taken; all of it where the kernel gives huge pages to those who ask. */
+static void test_huge(void **state)
+{
+	char text[128] = "";
+	FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/enabled", "re");
+	struct error err = ERROR_NONE;
+	struct mem_arena *a;
+	bool given = f && fgets(text, sizeof text, f) && !strstr(text, "[never]");
+
+	(void)state;
+	if (f)
+		(void)fclose(f);
+	assert_int_equal(mem_arena_reserve(&a, 8 * MIB, 0, &err), 0);
+	assert_int_equal(mem_arena_huge(a), 0);
+	assert_int_equal(mem_arena_take(a, mem_arena_base(a), 4 * MIB), 0);
+	assert_true(mem_arena_huge(a) <= 4 * MIB);
+	if (given)
+		assert_true(mem_arena_huge(a) > 0);
+	mem_arena_free(a);
+}
+
 /* root ignores the limit; test_refused() is for it. */
 static void test_lock_limit(void **state)
 {
@@ -259,6 +280,7 @@ int main(void)
 		cmocka_unit_test(test_alloc),
 		cmocka_unit_test(test_too_large),
 		cmocka_unit_test(test_give_back),
+		cmocka_unit_test(test_huge),
 		cmocka_unit_test(test_lock_limit),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_flags),

@@ -224,6 +224,12 @@ void engine_thread_send(struct engine_thread *t, uint32_t type, void *object)
 	}
 }
 
+uint64_t engine_thread_huge(struct engine_thread *t)
+{
+	(void)t;
+	return 0;
+}
+
 uint32_t engine_thread_disks(struct engine_thread *t, const struct engine_disk **ret)
 {
 	(void)t;
