@@ -158,7 +158,7 @@ static bool spill_rests(struct sched *s)
 	return s->spill.rest_end_ns;
 }
 
-/* A job failed; *ret: the disk should be left alone. */
+/* Counted and said; after a write that failed the disk is left alone for a while. */
 static void spill_failed(struct sched *s, const struct spill_job *job)
 {
 	int code = job->result;
@@ -240,6 +240,7 @@ static struct spill_head spill_head_of(
 		.n = n,
 		.block = ENGINE_BLOCK,
 		.block_bytes = engine_seq_block_bytes(s->config.engine),
+		.passing = !session->named,
 	};
 
 	memcpy(head.id, session->id, sizeof head.id);

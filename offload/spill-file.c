@@ -34,8 +34,10 @@ struct wire {
 	uint64_t size;
 	uint32_t tokens_sum;
 	uint32_t table_sum;
+	uint32_t passing; /* 0 or 1 */
+	uint32_t zero;
 };
-static_assert(sizeof(struct wire) == 80, "part of the format");
+static_assert(sizeof(struct wire) == 88, "part of the format");
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the format is written as it lies");
 
 static ssize_t system_pread(int fd, void *bytes, size_t n, off_t at)
@@ -208,7 +210,8 @@ static int put_head(const struct spill_way *way, int fd, const struct spill_file
 		.block_bytes = h->block_bytes,
 		.size = f->size,
 		.tokens_sum = f->tokens_sum,
-		.table_sum = f->table_sum};
+		.table_sum = f->table_sum,
+		.passing = h->passing};
 
 	memcpy(w.id, h->id, sizeof w.id);
 	memset(way->buffer, 0, SPILL_ALIGN);
@@ -360,10 +363,11 @@ static int check_head(
 		.uid = w.uid,
 		.n = w.n,
 		.block = w.block,
-		.block_bytes = w.block_bytes};
+		.block_bytes = w.block_bytes,
+		.passing = w.passing};
 	memcpy(h.id, w.id, sizeof h.id);
 	if (!is_zero(way->buffer + sizeof w, SPILL_ALIGN - sizeof w) || w.piece != SPILL_PIECE ||
-		!lay_out(&h, f) || w.size != f->size)
+		w.passing > 1 || w.zero || !lay_out(&h, f) || w.size != f->size)
 		return error_set(err, -EBADMSG, "the numbers in its head are out of range");
 	if (size != f->size)
 		return error_set(err, -EBADMSG, "it has %" PRIu64 " bytes instead of %" PRIu64,

@@ -37,6 +37,7 @@ struct spill_head {
 	uint32_t n;	      /* positions: tokens */
 	uint32_t block;	      /* positions of a block */
 	uint64_t block_bytes; /* keys and values of a block */
+	bool passing;	      /* of no use after this run: removed by the next */
 	int64_t used_ns;      /* when it was last used: the time stamp of the file; 0: now */
 };
 

@@ -121,7 +121,12 @@ static void scan_one(const struct spill_way *way, const char *name, struct spill
 		return;
 	}
 	r = look(way, name, &scan->found[scan->n], &err);
-	if (r == 0) {
+	if (r == 0 && scan->found[scan->n].head.passing) {
+		/* Of a request that nobody waits for any more. */
+		free(scan->found[scan->n].chain);
+		(void)unlinkat(way->folder, name, 0);
+		scan->removed++;
+	} else if (r == 0) {
 		scan->n++;
 	} else if (r == -EBADMSG) {
 		error_prefix(&err, "the state file %s is set aside", name);

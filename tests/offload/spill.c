@@ -432,8 +432,13 @@ static void test_scan(void **state)
 	}
 	assert_int_equal(truncate(file_path(""), 500000), 0);
 	assert_int_equal(close(open(file_path(".new"), O_CREAT | O_WRONLY, 0600)), 0);
+	/* Left by a crash, of a request without a session. */
+	h.id[0] = 99;
+	h.passing = true;
+	assert_int_equal(spill_file_write(&w, &h, tokens, body_read, source, NULL), 0);
 	scan = scan_now();
 	assert_int_equal(scan.n, 4);
+	assert_int_equal(scan.removed, 1);
 	assert_int_equal(scan.damaged, 1);
 	assert_non_null(strstr(scan.error.text, "set aside"));
 	assert_false(is_there(".new"));
