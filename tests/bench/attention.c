@@ -11,59 +11,28 @@
 #include <string.h>
 
 #include "bench.h"
+#include "peak.h"
 
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
-
-#define PEAK_STEPS 100000
 #define QUERIES KERNELS_ATTENTION_BATCH
 #define HEAD_MAX 128u
 #define BLOCKS 16u /* of the part that is in the caches */
 #define ROW 2048u
 
-#ifdef __x86_64__
-__attribute__((target("avx512f"))) static void run_fma_512(void *arg)
-{
-	__m512 a[12], x = _mm512_set1_ps(0.5f);
-
-#pragma GCC unroll 12
-	for (int i = 0; i < 12; i++)
-		a[i] = x;
-	for (int step = 0; step < PEAK_STEPS; step++)
-#pragma GCC unroll 12
-		for (int i = 0; i < 12; i++) {
-			a[i] = _mm512_fmadd_ps(a[i], x, x);
-			__asm__ volatile("" : "+v"(a[i]));
-		}
-}
-
-__attribute__((target("avx2,fma"))) static void run_fma_256(void *arg)
-{
-	__m256 a[12], x = _mm256_set1_ps(0.5f);
-
-#pragma GCC unroll 12
-	for (int i = 0; i < 12; i++)
-		a[i] = x;
-	for (int step = 0; step < PEAK_STEPS; step++)
-#pragma GCC unroll 12
-		for (int i = 0; i < 12; i++) {
-			a[i] = _mm256_fmadd_ps(a[i], x, x);
-			__asm__ volatile("" : "+x"(a[i]));
-		}
-}
-#endif
-
 /* Thousand million operations a second, two to a multiply-add; 0: not known. */
-static double peak(const struct kernels *k)
+static double peak(const struct kernels *k, const struct weights *w)
 {
-#ifdef __x86_64__
-	if (k->tier >= KERNELS_VNNI)
-		return 2.0 * 12 * 16 * PEAK_STEPS / fastest(run_fma_512, NULL) * 1e-9;
-	if (k->tier == KERNELS_AVX2)
-		return 2.0 * 12 * 8 * PEAK_STEPS / fastest(run_fma_256, NULL) * 1e-9;
-#endif
-	return 0;
+	static const char *const names[KERNELS_TIER_MAX] = {
+		[KERNELS_AVX2] = "avx2",
+		[KERNELS_AVXVNNI] = "avx2",
+		[KERNELS_VNNI] = "avx512",
+		[KERNELS_AMX] = "avx512",
+		[KERNELS_DOTPROD] = "neon",
+		[KERNELS_I8MM] = "neon",
+	};
+	size_t n;
+	const struct peak_loop *loops = peak_f32(&n);
+
+	return names[k->tier] ? peak_registers(loops, n, names[k->tier], w->base) : 0;
 }
 
 struct attention {
@@ -111,7 +80,7 @@ void bench_attention(const struct kernels *k, struct weights *w, const float *va
 	static const size_t heads[] = {128, 64}, queries[] = {128, 32, 16, 8, 4, 1};
 	static uint32_t keys[QUERIES];
 	struct attention t = {.kernels = k, .weights = w};
-	double fma = peak(k), rate;
+	double fma = peak(k, w), rate;
 
 	for (size_t i = 0; i < QUERIES; i++)
 		keys[i] = 64;

@@ -2,7 +2,7 @@
 
 /*
  * How fast the kernels are, as JSON, beside what the machine can do at most in the same run: for
- * each tier, weight type and layout (native rows, packed tiles) one column, two and four (decode:
+ * each tier, weight type and layout (native rows, packed tiles) one to four columns (decode:
  * GB/s of weights, out of memory that no cache holds) and more (prefill: thousand million products
  * of codes and activations a second), packing, then attention and the kernels on floats
  * (attention.c).  One thread; start it twice for two. Not a test: nothing here passes or fails.
@@ -15,10 +15,7 @@
 #include <sys/mman.h>
 
 #include "bench.h"
-
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
+#include "peak.h"
 
 #define COLS_MAX 512u
 #define N_MAX 16384u
@@ -45,52 +42,17 @@ static void run_read(void *arg)
 	w->sum = a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7];
 }
 
-#define PEAK_STEPS 100000
-
-#ifdef __x86_64__
-__attribute__((target("avx512f,avx512vnni"))) static void run_int8(void *arg)
-{
-	__m512i a[12], x = _mm512_set1_epi32(1);
-
-#pragma GCC unroll 12
-	for (int i = 0; i < 12; i++)
-		a[i] = _mm512_setzero_si512();
-	for (int step = 0; step < PEAK_STEPS; step++)
-#pragma GCC unroll 12
-		for (int i = 0; i < 12; i++) {
-			a[i] = _mm512_dpbusd_epi32(a[i], x, x);
-			__asm__ volatile("" : "+v"(a[i]));
-		}
-}
-
-__attribute__((target("avx512f"))) static void run_fma(void *arg)
-{
-	__m512 a[12], x = _mm512_set1_ps(0.5f);
-
-#pragma GCC unroll 12
-	for (int i = 0; i < 12; i++)
-		a[i] = x;
-	for (int step = 0; step < PEAK_STEPS; step++)
-#pragma GCC unroll 12
-		for (int i = 0; i < 12; i++) {
-			a[i] = _mm512_fmadd_ps(a[i], x, x);
-			__asm__ volatile("" : "+v"(a[i]));
-		}
-}
-#endif
-
 static void report_limits(struct weights *w)
 {
+	size_t n_int8, n_f32;
+	const struct peak_loop *int8 = peak_int8(&n_int8), *f32 = peak_f32(&n_f32);
+
 	printf("  \"limits\": {\"read_gb_per_s\": %.2f",
 		(double)PORTION / fastest(run_read, w) * 1e-9);
-#ifdef __x86_64__
-	if (kernels_get(KERNELS_VNNI)) {
-		printf(", \"vnni_gmac_per_s\": %.0f",
-			12.0 * 64 * PEAK_STEPS / fastest(run_int8, NULL) * 1e-9);
-		printf(", \"avx512_gflop_per_s\": %.0f",
-			2.0 * 12 * 16 * PEAK_STEPS / fastest(run_fma, NULL) * 1e-9);
-	}
-#endif
+	if (kernels_get(KERNELS_VNNI))
+		printf(", \"vnni_gmac_per_s\": %.0f, \"avx512_gflop_per_s\": %.0f",
+			peak_registers(int8, n_int8, "avx512vnni", w->base),
+			peak_registers(f32, n_f32, "avx512", w->base));
 	printf("},\n");
 }
 
@@ -121,7 +83,7 @@ struct buffers {
 static void bench_product(product_fn fn, const struct kernels_format *f, size_t row,
 	struct weights *w, const struct buffers *b, size_t n)
 {
-	static const size_t cols[] = {1, 2, 4, 8, 16, 32, 64, COLS_MAX};
+	static const size_t cols[] = {1, 2, 3, 4, 8, 16, 32, 64, COLS_MAX};
 
 	for (size_t i = 0; i < ARRAY_SIZE(cols); i++) {
 		bool cold = cols[i] <= COLD;
@@ -315,8 +277,10 @@ int main(int argc, char **argv)
 	w.base = mmap(NULL, w.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	b.values = malloc(N_MAX * sizeof(float));
 	b.x = aligned_alloc(64, COLS_MAX * N_MAX * sizeof(float));
-	/* One column has the most rows, where they are shortest, in Q4_0; or many columns do. */
-	b.out = malloc(num_max(w.size / (n / 32 * 18), COLS_MAX * CACHED_ROWS) * sizeof(float));
+	/* The most rows come out of memory where they are shortest, in Q4_0; or columns are many.
+	 */
+	b.out = malloc(
+		num_max(COLD * PORTION / (n / 32 * 18), COLS_MAX * CACHED_ROWS) * sizeof(float));
 	if (w.base == MAP_FAILED || !b.values || !b.x || !b.out) {
 		perror("bench-kernels: cannot get memory");
 		return 1;

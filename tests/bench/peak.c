@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "clock.h"
 #include "limit.h"
@@ -70,4 +71,16 @@ int peak_measure(const struct peak_loop *loop, const void *weights, unsigned thr
 	}
 	*ret = best;
 	return 0;
+}
+
+double peak_registers(
+	const struct peak_loop *loops, size_t n, const char *tier, const void *weights)
+{
+	double rate = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(loops[i].tier, tier) && !strcmp(loops[i].name, "registers") &&
+			loops[i].usable() && peak_measure(&loops[i], weights, 1, &rate) < 0)
+			return 0;
+	return rate;
 }

@@ -3,7 +3,8 @@
 
 /*
  * What the CPU's multipliers can do at most: loops of nothing but products, for each instruction
- * set that the processor has and the system allows.  Used by limits.c alone; any machine.
+ * set that the processor has and the system allows.  Used by limits.c and bench-kernels; any
+ * machine.
  */
 
 #include <stdbool.h>
@@ -31,3 +32,7 @@ const struct peak_loop *peak_f32(size_t *ret_n);
  * neighbours only slow one down.  weights: threads * PEAK_WEIGHTS bytes.  0 or -errno.
  */
 int peak_measure(const struct peak_loop *loop, const void *weights, unsigned threads, double *ret);
+
+/* The same of the loop of one thread with its operands in registers, of `n`; 0: it is not here. */
+double peak_registers(
+	const struct peak_loop *loops, size_t n, const char *tier, const void *weights);
