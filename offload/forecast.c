@@ -266,13 +266,22 @@ static void mark(struct forecast *f, const struct group *g, const uint32_t *choi
 			f->wanted[choices[i]] = 1;
 }
 
-/* What is marked becomes the token's, and is marked no more. */
+/* What is marked becomes the token's; of too many, some that are spread over all. */
 static void keep(struct forecast *f, const struct group *g, struct token *t)
 {
+	uint32_t n = 0, i = 0;
+
+	for (uint32_t x = 0; x < g->experts; x++)
+		n += f->wanted[x];
 	t->n = 0;
-	for (uint32_t x = 0; x < g->experts && t->n < FORECAST_CHOICES; x++)
-		if (f->wanted[x])
+	for (uint32_t x = 0; x < g->experts; x++) {
+		if (!f->wanted[x])
+			continue;
+		if (n <= FORECAST_CHOICES ||
+			(i + 1) * FORECAST_CHOICES / n > i * FORECAST_CHOICES / n)
 			t->choices[t->n++] = (uint16_t)x;
+		i++;
+	}
 }
 
 static void unmark(struct forecast *f, const struct group *g)

@@ -27,8 +27,8 @@ struct forecast;
 
 /* Past tokens that the present one is compared with. */
 #define FORECAST_TOKENS 128u
-/* Choices of a token that are kept for each layer. */
-#define FORECAST_CHOICES 16u
+/* Choices of a token, or of those that are decoded together, that are kept for each layer. */
+#define FORECAST_CHOICES 32u
 /* Rows of a step that count; of more, the last. */
 #define FORECAST_ROWS 64u
 /* The same where others decode meanwhile: what is read in passing must not erase what they do. */

@@ -213,6 +213,44 @@ static void test_follows(void **state)
 	policy_free(p);
 }
 
+/*
+ * Sixty sessions at once, more choices than are kept: the experts with high numbers count as much
+ * as those with low ones.
+ */
+static void test_many_rows(void **state)
+{
+	static const uint32_t many[1] = {128};
+	uint32_t choices[60];
+	struct policy *p;
+	unsigned low = 0;
+
+	assert_int_equal(
+		policy_new(&p, &(struct policy_config){.groups = 1, .classes = 1, .experts = many}),
+		0);
+	for (uint32_t t = 0; t < 40; t++) {
+		for (uint32_t i = 0; i < 60; i++)
+			choices[i] = 2 * i + 4; /* the even ones but for four */
+		policy_visit(p, &(struct forecast_visit){.stream = FORECAST_DECODE,
+					.choices = choices,
+					.rows = 60,
+					.stride = 1,
+					.k = 1});
+	}
+	for (uint32_t x = 0; x < 128; x += 2)
+		policy_insert(p, x, 0);
+	for (unsigned i = 0; i < 34; i++) {
+		int64_t victim = policy_victim(p, 0, any, NULL);
+
+		if (i < 4)
+			assert_true(victim < 4 || victim > 122);
+		else
+			low += victim < 64;
+		policy_remove(p, (uint32_t)victim);
+	}
+	assert_in_range(low, 8, 22);
+	policy_free(p);
+}
+
 /* Equal otherwise: the layer that comes last goes first. */
 static void test_distance(void **state)
 {
@@ -340,6 +378,7 @@ int main(void)
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_learns),
 		cmocka_unit_test(test_follows),
+		cmocka_unit_test(test_many_rows),
 		cmocka_unit_test(test_distance),
 		cmocka_unit_test(test_anything),
 		cmocka_unit_test(test_state),
