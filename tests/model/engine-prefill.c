@@ -122,8 +122,8 @@ static void begin(struct drive *d, enum engine_context context, struct engine_se
 		size_t part = n / (last - first);
 
 		assert_int_equal(engine_seq_reserve(d->engine, seq[s], (uint32_t)part), 0);
-		for (size_t i = 0; i < part; i++)
-			rows[at++] = (struct engine_row){.seq = seq[s],
+		for (size_t i = 0; i < part; i++, at++)
+			rows[at] = (struct engine_row){.seq = seq[s],
 				.token = (uint32_t)((at * 7 + s) % d->desc->vocabulary),
 				.want = ENGINE_WANT_ROUTES,
 				.arg = t};
