@@ -9,7 +9,8 @@
 #define FEW(type)                                                                                  \
 	{amx_packed_##type, "vpdpbusd", 1, 16, 1}, {amx_packed_##type, "vpdpbusd", 2, 16, 4}
 #define SMALL(type)                                                                                \
-	FEW(type), {amx_packed_##type, "tdpbssd", 5, 16, 16}
+	FEW(type), {amx_packed_##type, "vpdpbusd", 5, 32, 4},                                      \
+	{amx_packed_##type, "tdpbssd", 12, 16, 16}
 #define LARGE(type)                                                                                \
 	FEW(type), {amx_packed_##type, "tdpbsud", 5, 16, 16},                                      \
 	{amx_packed_##type, "tdpbsud", 17, 16, 32}
